@@ -1,0 +1,1 @@
+//! Settings: one table gives flag, environment variable, file key, default and help.

@@ -1,0 +1,1 @@
+//! The specification: programs interpreted in plain Rust.

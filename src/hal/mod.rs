@@ -1,0 +1,191 @@
+//! Hardware: one trait, one folder for each kind of device.
+//!
+//! A `Backend` owns memory on its device: weights in a layout of its choice, the carries, one arena for the values
+//! of programs, and the pages of sequence state. It compiles a program once and launches it many times; a launch
+//! runs all rows of a batch. It decides nothing: which page belongs to whom is the `kv` module's knowledge, what
+//! to run next the engine's.
+//!
+//! Two backends run on the CPU. `exact` interprets programs in plain Rust (weights decoded to float32, float32
+//! activations, float64 sums): it is the specification. `cpu` is the fast one; it is judged against `exact`.
+
+pub mod cpu;
+pub mod exact;
+
+use crate::error::Result;
+use crate::op::{Carry, CarryId, Program};
+use crate::quant::Format;
+
+/// Positions of one page of sequence state. Attention reduces page by page, so this is part of the arithmetic.
+pub const PAGE: usize = 32;
+
+/// A page table entry whose page was given back (all of it left the window).
+pub const NO_PAGE: u32 = u32::MAX;
+
+/// A weight as it comes from the checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightDesc<'a> {
+    /// Tensor name, for messages.
+    pub name: &'a str,
+    /// Element format.
+    pub format: &'static Format,
+    /// Elements of a row: a multiple of the format's block.
+    pub cols: usize,
+    /// Rows (of one expert).
+    pub rows: usize,
+    /// Experts; 1 for a plain matrix or vector. Expert e has rows `e * rows .. (e + 1) * rows`.
+    pub experts: usize,
+    /// Whether it is used as a matrix operand (else: a vector that is added or multiplied, kept as float32).
+    pub matrix: bool,
+}
+
+/// Fills a buffer with consecutive rows of the weight, as they are in the file, from a first row on. Callable from
+/// several threads.
+pub type ReadRows<'a> = dyn Fn(usize, &mut [u8]) -> Result<()> + Sync + 'a;
+
+/// A loaded weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WeightId(pub u32);
+
+/// A compiled program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProgramId(pub u32);
+
+/// What a launch binds to the program's slots.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bindings {
+    /// One for each weight slot.
+    pub weights: Vec<WeightId>,
+    /// The state that `KvAppend` and `Attend` use.
+    pub layer: Option<KvLayerId>,
+}
+
+/// A layer's place in the `KvLayout`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvLayerId {
+    /// Index of the group.
+    pub group: usize,
+    /// Index in the group's `layers`.
+    pub layer: usize,
+}
+
+/// Keys and values of one layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KvLayer {
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Elements of a key head.
+    pub head_dim: usize,
+    /// Elements of a value head.
+    pub v_dim: usize,
+}
+
+/// Layers whose pages are given and taken together: a page of a group holds `PAGE` positions of all its layers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KvGroup {
+    /// The layers.
+    pub layers: Vec<KvLayer>,
+    /// Positions that a row sees; pages before it are given back.
+    pub window: Option<u32>,
+    /// Pages in memory.
+    pub pages: usize,
+}
+
+/// The sequence state of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KvLayout {
+    /// Format of keys: F32, F16, Q8_0 or Q4_0 (head sizes are a multiple of its block).
+    pub k: &'static Format,
+    /// Format of values.
+    pub v: &'static Format,
+    /// Groups.
+    pub groups: Vec<KvGroup>,
+}
+
+impl KvLayout {
+    /// Bytes of one page of a group.
+    pub fn page_bytes(&self, group: usize) -> usize {
+        let layer = |l: &KvLayer| l.kv_heads * (self.k.row_bytes(l.head_dim) + self.v.row_bytes(l.v_dim)) * PAGE;
+        self.groups[group].layers.iter().map(layer).sum()
+    }
+}
+
+/// One token of one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Token id.
+    pub token: u32,
+    /// Index into `Batch::tables`.
+    pub seq: u32,
+    /// Position in its sequence.
+    pub pos: u32,
+    /// Whether its logits are wanted.
+    pub output: bool,
+}
+
+/// What one pass works on. Rows of a sequence stand in order of position; sequences mix freely.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// The rows.
+    pub rows: &'a [Row],
+    /// For each sequence, for each group, the page of each `PAGE` positions from 0 on.
+    pub tables: &'a [&'a [Vec<u32>]],
+}
+
+impl Batch<'_> {
+    /// Number of rows whose logits are wanted.
+    pub fn outputs(&self) -> usize {
+        self.rows.iter().filter(|r| r.output).count()
+    }
+}
+
+/// What is reserved at start and reused for ever.
+#[derive(Debug, Clone)]
+pub struct Reservation<'a> {
+    /// Buffers between programs.
+    pub carries: &'a [Carry],
+    /// Most rows of a batch.
+    pub max_rows: usize,
+    /// Most rows of a batch whose logits are wanted.
+    pub max_outputs: usize,
+    /// Sequence state.
+    pub kv: &'a KvLayout,
+}
+
+/// A device and its memory. Used by one thread; may use many.
+pub trait Backend: Send {
+    /// What runs, for people: `cpu: AVX-512 VNNI, 2 threads`.
+    fn description(&self) -> String;
+
+    /// Brings a weight into the device's memory and layout.
+    ///
+    /// # Errors
+    /// What `read` returned; `Limit` when memory is short; `Unsupported` for the format.
+    fn load(&mut self, weight: &WeightDesc, read: &ReadRows) -> Result<WeightId>;
+
+    /// Prepares a program for launches.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming the op.
+    fn compile(&mut self, program: &Program) -> Result<ProgramId>;
+
+    /// Reserves carries, the arena (for the programs compiled so far) and sequence state.
+    ///
+    /// # Errors
+    /// `Limit` when memory is short.
+    fn reserve(&mut self, reservation: &Reservation) -> Result<()>;
+
+    /// Runs a program on all rows of a batch.
+    ///
+    /// # Errors
+    /// `Engine` when the device failed.
+    fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()>;
+
+    /// Copies the first `rows` rows of a float carry out.
+    fn read(&self, carry: CarryId, out: &mut [f32]);
+
+    /// Fills the first rows of a float carry.
+    fn write(&mut self, carry: CarryId, values: &[f32]);
+
+    /// Copies one page of a group to another (copy on write).
+    fn copy_page(&mut self, group: usize, from: u32, to: u32);
+}

@@ -1,0 +1,206 @@
+//! Programs: ops over values, checked as they are built, with values placed in one arena by liveness.
+//!
+//! Invariants after `Builder::finish`: every value is written once, before it is read; widths agree; two
+//! values that are alive at the same time do not overlap in the arena. Values that pass between stages are
+//! `Carry`s: fixed buffers of the model that a program reads at its start or writes before its end.
+
+use super::Op;
+
+/// Index of a value of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ValueId(pub u32);
+
+/// Index of a weight that is bound when a program is launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WeightSlot(pub u32);
+
+/// Index of a carry of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CarryId(pub u32);
+
+/// Element type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// float32
+    F32,
+    /// uint32, such as expert numbers
+    Index,
+}
+
+/// Which rows of a batch a value has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowSet {
+    /// All.
+    All,
+    /// Those whose logits are wanted.
+    Outputs,
+}
+
+/// A value: for each of its rows `width` elements of four bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Value {
+    /// For messages and taps: `q`, `ffn_norm` …
+    pub name: &'static str,
+    /// Elements of a row.
+    pub width: usize,
+    /// Element type.
+    pub ty: Type,
+    /// Rows.
+    pub rows: RowSet,
+    /// Where it lies.
+    pub place: Place,
+}
+
+/// Where a value lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the arena, from this element of a row on: the value's first element is at `offset * max_rows`.
+    Arena(usize),
+    /// In a carry's buffer.
+    Carry(CarryId),
+}
+
+/// A buffer that outlives a program: the residual stream between layers, a routing, the logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Carry {
+    /// For messages.
+    pub name: &'static str,
+    /// Elements of a row.
+    pub width: usize,
+    /// Element type.
+    pub ty: Type,
+    /// Rows.
+    pub rows: RowSet,
+}
+
+/// What a program expects of a weight slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightDecl {
+    /// For messages: `attn_q`.
+    pub name: &'static str,
+    /// `[cols]`, `[cols, rows]` or `[cols, rows, experts]`.
+    pub shape: Vec<usize>,
+}
+
+/// Straight-line code over values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// For messages and timings: `dense_layer`, `head` …
+    pub name: &'static str,
+    /// In order of execution.
+    pub ops: Vec<Op>,
+    /// All values.
+    pub values: Vec<Value>,
+    /// All weight slots.
+    pub weights: Vec<WeightDecl>,
+    /// Elements per row of the arena.
+    pub arena_width: usize,
+}
+
+impl Program {
+    /// A value by its id.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0 as usize]
+    }
+}
+
+/// Builds a program op by op.
+#[derive(Debug)]
+pub struct Builder<'m> {
+    name: &'static str,
+    carries: &'m [Carry],
+    ops: Vec<Op>,
+    values: Vec<Value>,
+    weights: Vec<WeightDecl>,
+}
+
+impl<'m> Builder<'m> {
+    /// An empty program over the model's carries.
+    pub fn new(name: &'static str, carries: &'m [Carry]) -> Self {
+        Builder { name, carries, ops: vec![], values: vec![], weights: vec![] }
+    }
+
+    /// Declares a weight.
+    pub fn weight(&mut self, name: &'static str, shape: &[usize]) -> WeightSlot {
+        self.weights.push(WeightDecl { name, shape: shape.to_vec() });
+        WeightSlot(self.weights.len() as u32 - 1)
+    }
+
+    /// A value that lives in a carry: a live-in when it is read, a live-out when it is written.
+    pub fn carry(&mut self, id: CarryId) -> ValueId {
+        let c = &self.carries[id.0 as usize];
+        self.push(Value { name: c.name, width: c.width, ty: c.ty, rows: c.rows, place: Place::Carry(id) })
+    }
+
+    /// A new float value over all rows.
+    pub fn value(&mut self, name: &'static str, width: usize) -> ValueId {
+        self.push(Value { name, width, ty: Type::F32, rows: RowSet::All, place: Place::Arena(0) })
+    }
+
+    /// A new float value over the output rows.
+    pub fn output_value(&mut self, name: &'static str, width: usize) -> ValueId {
+        self.push(Value { name, width, ty: Type::F32, rows: RowSet::Outputs, place: Place::Arena(0) })
+    }
+
+    fn push(&mut self, v: Value) -> ValueId {
+        self.values.push(v);
+        ValueId(self.values.len() as u32 - 1)
+    }
+
+    /// Appends an op.
+    pub fn op(&mut self, op: Op) {
+        self.ops.push(op);
+    }
+
+    /// Checks the program and places its values.
+    pub fn finish(self) -> Program {
+        let Builder { name, carries: _, ops, values, weights } = self;
+        let mut program = Program { name, ops, values, weights, arena_width: 0 };
+        place(&mut program);
+        program
+    }
+}
+
+/// Gives every arena value a range that no value alive at the same time uses: first fit, in order of definition.
+fn place(program: &mut Program) {
+    let n = program.values.len();
+    let (mut first, mut last) = (vec![usize::MAX; n], vec![0usize; n]);
+    for (at, op) in program.ops.iter().enumerate() {
+        let (reads, writes) = op.operands();
+        for v in writes {
+            let v = v.0 as usize;
+            assert!(first[v] == usize::MAX, "{}: {} is written twice", program.name, program.values[v].name);
+            first[v] = at;
+            last[v] = last[v].max(at);
+        }
+        for v in reads {
+            let v = v.0 as usize;
+            let carried = matches!(program.values[v].place, Place::Carry(_));
+            assert!(
+                carried || first[v] < at,
+                "{}: {} is read before it is written",
+                program.name,
+                program.values[v].name
+            );
+            last[v] = at;
+        }
+    }
+    let mut order: Vec<usize> = (0..n).filter(|&v| matches!(program.values[v].place, Place::Arena(_))).collect();
+    order.sort_by_key(|&v| first[v]);
+    let mut placed: Vec<(usize, usize, usize)> = vec![]; // (offset, end, last use)
+    for v in order {
+        placed.retain(|&(_, _, end_of_life)| end_of_life >= first[v]);
+        placed.sort_unstable();
+        let width = program.values[v].width;
+        let mut offset = 0;
+        for &(start, end, _) in &placed {
+            if offset + width <= start {
+                break;
+            }
+            offset = offset.max(end);
+        }
+        program.values[v].place = Place::Arena(offset);
+        program.arena_width = program.arena_width.max(offset + width);
+        placed.push((offset, offset + width, last[v]));
+    }
+}

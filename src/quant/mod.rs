@@ -1,0 +1,115 @@
+//! Quantised number formats: one table, one row a format.
+//!
+//! A format packs `block_len` consecutive elements of a row into `block_bytes` bytes. The table says how to decode
+//! a block (bit-exact to the `gguf` package's numpy reference), how to encode one where air can, and of which
+//! fields a block consists, so that layouts can permute whole fields without knowing their meaning.
+//! It knows nothing of files, devices or models.
+
+use crate::error::{Error, Result};
+
+/// One format: everything that the rest of air knows of it.
+#[derive(Debug)]
+pub struct Format {
+    /// Which one, for matches in kernels.
+    pub kind: Kind,
+    /// ggml's name, as printed and typed (`Q4_K`).
+    pub name: &'static str,
+    /// ggml's type number in GGUF files.
+    pub ggml_id: u32,
+    /// Elements in a block; rows are a multiple of it.
+    pub block_len: usize,
+    /// Bytes of a block.
+    pub block_bytes: usize,
+    /// Fields of a block in order; their lengths add up to `block_bytes`.
+    pub fields: &'static [Field],
+    /// Decodes whole blocks: `bytes` holds n blocks, `out` n times `block_len` elements.
+    pub decode: fn(bytes: &[u8], out: &mut [f32]),
+    /// Encodes whole blocks, where air can write the format.
+    pub encode: Option<Encode>,
+}
+
+/// Encodes whole blocks: `x` holds n times `block_len` elements, `out` n blocks.
+pub type Encode = fn(x: &[f32], out: &mut [u8]);
+
+/// A field of a block: `len` bytes that an interleaved layout moves in units of `unit` bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// Bytes of the field.
+    pub len: usize,
+    /// Bytes moved together; divides `len`.
+    pub unit: usize,
+}
+
+/// The formats that air decodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the variants are ggml's names")]
+#[expect(non_camel_case_types, reason = "the variants are ggml's names")]
+pub enum Kind {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    MXFP4,
+}
+
+impl Kind {
+    /// The table row.
+    pub fn format(self) -> &'static Format {
+        FORMATS.iter().find(|f| f.kind == self).expect("every kind has a row; a test enumerates them")
+    }
+}
+
+impl PartialEq for Format {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+    }
+}
+
+impl Format {
+    /// Bytes of a row of `cols` elements (a multiple of the block).
+    pub fn row_bytes(&self, cols: usize) -> usize {
+        cols / self.block_len * self.block_bytes
+    }
+
+    /// The format of a ggml type number.
+    ///
+    /// # Errors
+    /// `Unsupported`, by name where ggml has or had the number.
+    pub fn by_ggml_id(id: u32) -> Result<&'static Format> {
+        FORMATS
+            .iter()
+            .find(|f| f.ggml_id == id)
+            .ok_or_else(|| Error::Unsupported { what: format!("tensor format {id}"), instead: "use another".into() })
+    }
+}
+
+/// All formats.
+pub static FORMATS: &[Format] = &[Format {
+    kind: Kind::F32,
+    name: "F32",
+    ggml_id: 0,
+    block_len: 1,
+    block_bytes: 4,
+    fields: &[Field { len: 4, unit: 4 }],
+    decode: |bytes, out| {
+        for (b, y) in bytes.chunks_exact(4).zip(out) {
+            *y = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        }
+    },
+    encode: Some(|x, out| {
+        for (x, b) in x.iter().zip(out.chunks_exact_mut(4)) {
+            b.copy_from_slice(&x.to_le_bytes());
+        }
+    }),
+}];

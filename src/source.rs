@@ -1,0 +1,77 @@
+//! Where bytes come from: a file, or a model embedded in the program.
+//!
+//! A `Source` is opened once, knows its name and length, and reads at an offset without a cursor, so that threads
+//! can share it. It does not know what the bytes mean. A read that leaves the file is an error that names file,
+//! offset and length, also when the file was truncated after it was opened.
+
+use crate::error::{Error, Result};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// A readable, sized sequence of bytes with a name.
+#[derive(Debug)]
+pub struct Source {
+    name: String,
+    len: u64,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    File(File),
+    Static(&'static [u8]),
+}
+
+impl Source {
+    /// Opens a regular file (or a block device) for reading.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let fail = |e: std::io::Error| Error::io(&name, "cannot open", &e);
+        let file = File::open(path).map_err(fail)?;
+        let meta = file.metadata().map_err(fail)?;
+        if meta.is_dir() {
+            return Err(Error::Io { file: name, problem: "is a directory; name a model file".into() });
+        }
+        Ok(Source { len: meta.len(), name, bytes: Bytes::File(file) })
+    }
+
+    /// Bytes that live as long as the program, such as the embedded model.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Self {
+        Source { name: name.into(), len: bytes.len() as u64, bytes: Bytes::Static(bytes) }
+    }
+
+    /// The path or name, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Length in bytes when it was opened.
+    #[expect(clippy::len_without_is_empty, reason = "a length of a file, not of a collection")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Fills `buf` from byte `offset`.
+    ///
+    /// # Errors
+    /// `Io` when the range leaves the source or the system fails to read it.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let what = || format!("cannot read {} bytes at {offset}", buf.len());
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
+            let problem = format!("{}: the file has {} bytes", what(), self.len);
+            return Err(Error::Io { file: self.name.clone(), problem });
+        }
+        match &self.bytes {
+            Bytes::Static(bytes) => {
+                let start = offset as usize;
+                buf.copy_from_slice(&bytes[start..start + buf.len()]);
+                Ok(())
+            }
+            Bytes::File(file) => {
+                let message = what();
+                file.read_exact_at(buf, offset).map_err(|e| Error::io(&self.name, message, &e))
+            }
+        }
+    }
+}

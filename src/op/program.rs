@@ -51,6 +51,16 @@ pub struct Value {
     pub place: Place,
 }
 
+impl Value {
+    /// The carry that holds it, if one does.
+    pub fn carry(&self) -> Option<CarryId> {
+        match self.place {
+            Place::Carry(id) => Some(id),
+            Place::Arena(_) => None,
+        }
+    }
+}
+
 /// Where a value lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -165,9 +175,10 @@ impl<'m> Builder<'m> {
 fn place(program: &mut Program) {
     let n = program.values.len();
     let (mut first, mut last) = (vec![usize::MAX; n], vec![0usize; n]);
+    let mut overwritten: Vec<(CarryId, ValueId)> = vec![];
     for (at, op) in program.ops.iter().enumerate() {
         let (reads, writes) = op.operands();
-        for v in writes {
+        for v in &writes {
             let v = v.0 as usize;
             assert!(first[v] == usize::MAX, "{}: {} is written twice", program.name, program.values[v].name);
             first[v] = at;
@@ -183,6 +194,11 @@ fn place(program: &mut Program) {
                 program.values[v].name
             );
             last[v] = at;
+        }
+        overwritten.extend(writes.iter().filter_map(|&v| program.value(v).carry().map(|c| (c, v))));
+        for v in program.ops.get(at + 1).into_iter().flat_map(|op| op.operands().0) {
+            let stale = overwritten.iter().any(|&(c, by)| program.value(v).carry() == Some(c) && by != v);
+            assert!(!stale, "{}: {} is read after its carry was overwritten", program.name, program.value(v).name);
         }
     }
     let mut order: Vec<usize> = (0..n).filter(|&v| matches!(program.values[v].place, Place::Arena(_))).collect();
@@ -202,5 +218,57 @@ fn place(program: &mut Program) {
         program.values[v].place = Place::Arena(offset);
         program.arena_width = program.arena_width.max(offset + width);
         placed.push((offset, offset + width, last[v]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every op of a chain with a long-lived value: no two values that live together may overlap.
+    #[test]
+    fn placement_keeps_live_values_apart() {
+        let carry = Carry { name: "residual", width: 8, ty: Type::F32, rows: RowSet::All };
+        let carries = [carry];
+        let mut b = Builder::new("test", &carries);
+        let x = b.carry(CarryId(0));
+        let widths = [8, 8, 8, 8, 8];
+        let v: Vec<ValueId> = widths.iter().map(|&w| b.value("v", w)).collect();
+        b.op(Op::Add { a: x, b: x, out: v[0] });
+        b.op(Op::Add { a: x, b: v[0], out: v[1] });
+        b.op(Op::Add { a: v[0], b: v[1], out: v[2] });
+        b.op(Op::Add { a: v[2], b: v[1], out: v[3] });
+        b.op(Op::Add { a: v[3], b: v[3], out: v[4] });
+        let out = b.carry(CarryId(0));
+        b.op(Op::Add { a: v[0], b: v[4], out });
+        let p = b.finish();
+        // v0 lives to the end, v1 and v2 overlap in time, v3 can reuse neither of its inputs, v4 reuses v1's place.
+        assert_eq!(p.arena_width, 32);
+        let place = |i: usize| match p.value(v[i]).place {
+            Place::Arena(o) => o,
+            Place::Carry(_) => unreachable!("v are arena values"),
+        };
+        assert_eq!([place(0), place(1), place(2), place(3), place(4)], [0, 8, 16, 24, 8]);
+    }
+
+    #[test]
+    #[should_panic(expected = "read before it is written")]
+    fn reading_an_unwritten_value_is_refused() {
+        let mut b = Builder::new("test", &[]);
+        let (x, y) = (b.value("x", 4), b.value("y", 4));
+        b.op(Op::Add { a: x, b: x, out: y });
+        b.finish();
+    }
+
+    #[test]
+    #[should_panic(expected = "after its carry was overwritten")]
+    fn reading_a_stale_carry_is_refused() {
+        let carries = [Carry { name: "residual", width: 4, ty: Type::F32, rows: RowSet::All }];
+        let mut b = Builder::new("test", &carries);
+        let (x, y) = (b.carry(CarryId(0)), b.carry(CarryId(0)));
+        let z = b.value("z", 4);
+        b.op(Op::Add { a: x, b: x, out: y });
+        b.op(Op::Add { a: x, b: x, out: z });
+        b.finish();
     }
 }

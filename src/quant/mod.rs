@@ -4,6 +4,32 @@
 //! a block (bit-exact to the `gguf` package's numpy reference), how to encode one where air can, and of which
 //! fields a block consists, so that layouts can permute whole fields without knowing their meaning.
 //! It knows nothing of files, devices or models.
+//!
+//! A further format is one file with its decoder (and encoder), one variant of [`Kind`] and one row of [`FORMATS`];
+//! the tests enumerate the table and want a golden for every row. The layouts of the blocks are those of ggml.
+
+mod float;
+mod iq4_nl;
+mod iq4_xs;
+mod kscales;
+mod mxfp4;
+mod pack;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+mod refused;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use table::FORMATS;
 
 use crate::error::{Error, Result};
 
@@ -40,7 +66,7 @@ pub struct Field {
     pub unit: usize,
 }
 
-/// The formats that air decodes.
+/// The formats that air decodes, in the table's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the variants are ggml's names")]
 #[expect(non_camel_case_types, reason = "the variants are ggml's names")]
@@ -66,7 +92,7 @@ pub enum Kind {
 impl Kind {
     /// The table row.
     pub fn format(self) -> &'static Format {
-        FORMATS.iter().find(|f| f.kind == self).expect("every kind has a row; a test enumerates them")
+        &FORMATS[self as usize]
     }
 }
 
@@ -75,6 +101,8 @@ impl PartialEq for Format {
         self.kind == other.kind
     }
 }
+
+impl Eq for Format {}
 
 impl Format {
     /// Bytes of a row of `cols` elements (a multiple of the block).
@@ -87,29 +115,27 @@ impl Format {
     /// # Errors
     /// `Unsupported`, by name where ggml has or had the number.
     pub fn by_ggml_id(id: u32) -> Result<&'static Format> {
+        FORMATS.iter().find(|f| f.ggml_id == id).ok_or_else(|| Error::Unsupported {
+            what: match refused::reason(id) {
+                Some((name, why)) => format!("tensor format {name} (ggml type {id}, {why})"),
+                None => format!("tensor format number {id}, which ggml does not define,"),
+            },
+            instead: format!("air reads {}", names()),
+        })
+    }
+
+    /// The format of a name, in any case.
+    ///
+    /// # Errors
+    /// `Invalid`, with the names that exist.
+    pub fn by_name(name: &str) -> Result<&'static Format> {
         FORMATS
             .iter()
-            .find(|f| f.ggml_id == id)
-            .ok_or_else(|| Error::Unsupported { what: format!("tensor format {id}"), instead: "use another".into() })
+            .find(|f| f.name.eq_ignore_ascii_case(name))
+            .ok_or_else(|| Error::Invalid(format!("`{name}` is not a tensor format; there are {}", names())))
     }
 }
 
-/// All formats.
-pub static FORMATS: &[Format] = &[Format {
-    kind: Kind::F32,
-    name: "F32",
-    ggml_id: 0,
-    block_len: 1,
-    block_bytes: 4,
-    fields: &[Field { len: 4, unit: 4 }],
-    decode: |bytes, out| {
-        for (b, y) in bytes.chunks_exact(4).zip(out) {
-            *y = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        }
-    },
-    encode: Some(|x, out| {
-        for (x, b) in x.iter().zip(out.chunks_exact_mut(4)) {
-            b.copy_from_slice(&x.to_le_bytes());
-        }
-    }),
-}];
+fn names() -> String {
+    FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().join(", ")
+}

@@ -1,8 +1,84 @@
 //! The command line.
+//!
+//! Each command is one file with `#[derive(clap::Args)] pub struct Args` and `pub fn run(args: Args) -> Result<()>`;
+//! here they become subcommands. A command writes its result to stdout with `println!` and everything about the way
+//! there (progress, the device, warnings) to stderr.
+//!
+//! Exit codes: 0 for success, 1 for an error while running (printed as `error: …`), 2 for bad usage (clap's), 130
+//! when Ctrl-C ended it. Output to a closed pipe ends the process by SIGPIPE, quietly, as other tools do.
 
+mod completions;
+mod config;
+pub mod interrupt;
+pub mod settings;
+
+use crate::error::{Error, Result};
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+/// Run large language models, also those larger than memory.
+#[derive(Parser)]
+#[command(name = "air", version, about, max_term_width = 120, propagate_version = true)]
+struct Air {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Config(config::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn run(self) -> Result<()> {
+        match self {
+            Command::Config(args) => config::run(args),
+            Command::Completions(args) => completions::run(args),
+        }
+    }
+}
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    if let Err(e) = interrupt::die_on_closed_pipe() {
+        eprintln!("error: {e}");
+        return ExitCode::FAILURE;
+    }
+    match Air::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Cancelled) => {
+            eprintln!("cancelled");
+            ExitCode::from(130)
+        }
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Air::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_has_help() {
+        fn visit(c: &clap::Command) {
+            for arg in c.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", c.get_name(), arg.get_id());
+            }
+            for sub in c.get_subcommands() {
+                assert!(sub.get_about().is_some(), "{}", sub.get_name());
+                visit(sub);
+            }
+        }
+        visit(&Air::command());
+    }
 }

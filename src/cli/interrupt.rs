@@ -1,0 +1,59 @@
+//! Ctrl-C, and output to a closed pipe.
+//!
+//! A command that runs long calls `watch` once and `check`s between pieces of work: the first Ctrl-C (or SIGTERM)
+//! sets a flag, so that the command can remove what it has half written; the second ends the process at once with
+//! code 130. A command that does not watch is ended by the first, as usual.
+
+use crate::error::{Error, Result};
+use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::flag;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// The flag that Ctrl-C sets. Cheap to copy to other threads.
+#[derive(Debug, Clone)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+/// Takes Ctrl-C over from the system. Calling it again gives the same flag.
+///
+/// # Errors
+/// `Io` when the system refuses the handler.
+pub fn watch() -> Result<Interrupt> {
+    if let Some(flag) = FLAG.get() {
+        return Ok(Interrupt(flag.clone()));
+    }
+    let new = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the shutdown looks at the flag before this signal has set it.
+        let shutdown = flag::register_conditional_shutdown(signal, 130, new.clone());
+        shutdown.and_then(|_| flag::register(signal, new.clone())).map_err(|e| refused("Ctrl-C", &e))?;
+    }
+    Ok(Interrupt(FLAG.get_or_init(|| new).clone()))
+}
+
+/// Lets a write to a closed pipe end the process, which Rust's runtime would report as an error.
+///
+/// # Errors
+/// `Io` when the system refuses the handler.
+pub fn die_on_closed_pipe() -> Result<()> {
+    let always = Arc::new(AtomicBool::new(true));
+    flag::register_conditional_default(SIGPIPE, always).map(drop).map_err(|e| refused("SIGPIPE", &e))
+}
+
+fn refused(signal: &str, e: &std::io::Error) -> Error {
+    Error::io(signal, "cannot install the handler", e)
+}
+
+impl Interrupt {
+    /// Whether Ctrl-C was pressed.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `Cancelled` when Ctrl-C was pressed.
+    pub fn check(&self) -> Result<()> {
+        if self.is_set() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}

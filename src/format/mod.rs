@@ -58,18 +58,7 @@ impl TensorInfo {
             offset: Some(offset),
             problem,
         };
-        if shape.is_empty() || shape.len() > 4 || shape.contains(&0) {
-            return Err(fail(format!("the shape {shape:?} must have 1 to 4 dimensions, none of them zero")));
-        }
-        if !shape[0].is_multiple_of(format.block_len as u64) {
-            let (len, name) = (format.block_len, format.name);
-            return Err(fail(format!("rows of {} elements cannot be {name} (a multiple of {len} could)", shape[0])));
-        }
-        let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
-        let len = elements
-            .and_then(|n| (n / format.block_len as u64).checked_mul(format.block_bytes as u64))
-            .filter(|&n| n <= i64::MAX as u64)
-            .ok_or_else(|| fail(format!("the shape {shape:?} overflows")))?;
+        let len = data_bytes(format, shape).map_err(fail)?;
         if offset.checked_add(len).is_none_or(|end| end > source.len()) {
             let have = source.len();
             return Err(fail(format!("its {len} bytes reach beyond the file's end at {have}; the file is truncated")));
@@ -98,6 +87,26 @@ impl TensorInfo {
     pub fn row_bytes(&self) -> u64 {
         self.cols() / self.format.block_len as u64 * self.format.block_bytes as u64
     }
+}
+
+/// Bytes of a tensor's data; refuses zero dimensions, rows that are no multiple of the format's block, and products
+/// that overflow.
+///
+/// # Errors
+/// The problem, in words.
+pub fn data_bytes(format: &Format, shape: &[u64]) -> Result<u64, String> {
+    if shape.is_empty() || shape.len() > 4 || shape.contains(&0) {
+        return Err(format!("the shape {shape:?} must have 1 to 4 dimensions, none of them zero"));
+    }
+    if !shape[0].is_multiple_of(format.block_len as u64) {
+        let (len, name) = (format.block_len, format.name);
+        return Err(format!("rows of {} elements cannot be {name} (a multiple of {len} could)", shape[0]));
+    }
+    let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+    elements
+        .and_then(|n| (n / format.block_len as u64).checked_mul(format.block_bytes as u64))
+        .filter(|&n| n <= i64::MAX as u64)
+        .ok_or_else(|| format!("the shape {shape:?} overflows"))
 }
 
 /// What a checkpoint holds.

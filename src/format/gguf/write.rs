@@ -1,0 +1,169 @@
+//! Writing GGUF version 3, front to back, in bounded memory.
+//!
+//! The header is known before the first tensor byte: names, formats and shapes give all offsets. Then the tensors'
+//! bytes come in order, in chunks of any size. Everything goes to `PATH.part`; `finish` flushes it to the drive and
+//! renames it, so that `PATH` is either a whole model or not there. A writer that is dropped before takes the part
+//! file along. It does not know where the bytes come from, nor does it look into them.
+
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, value};
+use crate::error::{Error, Result};
+use crate::format::data_bytes;
+use crate::meta::Meta;
+use crate::quant::Format;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Alignment of tensor data, in bytes.
+const ALIGNMENT: u64 = DEFAULT_ALIGNMENT as u64;
+
+/// A tensor to be written.
+#[derive(Debug, Clone)]
+pub struct TensorPlan {
+    /// Its name, at most 64 bytes.
+    pub name: String,
+    /// Its format.
+    pub format: &'static Format,
+    /// Its dimensions, fastest first: 1 to 4, none zero, the first a multiple of the format's block.
+    pub shape: Vec<u64>,
+}
+
+impl TensorPlan {
+    /// Bytes of its data.
+    ///
+    /// # Errors
+    /// `Invalid` when the shape cannot be stored in the format, or overflows.
+    pub fn bytes(&self) -> Result<u64> {
+        data_bytes(self.format, &self.shape)
+            .map_err(|problem| Error::Invalid(format!("tensor {} cannot be written: {problem}", self.name)))
+    }
+}
+
+/// A GGUF file in the making.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    part: PathBuf,
+    file: Option<File>,
+    /// Bytes of each tensor.
+    sizes: Vec<u64>,
+    /// The tensor being written.
+    current: usize,
+    /// Bytes of it that are written.
+    written: u64,
+    header_bytes: u64,
+}
+
+impl Writer {
+    /// Creates `PATH.part` and writes the header: the metadata (less what described another file: its
+    /// alignment, its place in a split model) and the tensors in the order in which their data will come.
+    ///
+    /// # Errors
+    /// `Invalid` for a tensor that cannot be stored, `Io` when the file cannot be written.
+    pub fn create(path: &Path, meta: &Meta, tensors: &[TensorPlan]) -> Result<Writer> {
+        let sizes = tensors.iter().map(TensorPlan::bytes).collect::<Result<Vec<_>>>()?;
+        let mut header = header(meta, tensors, &sizes)?;
+        header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
+
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".part");
+        let part = path.with_file_name(name);
+        let file = File::create(&part).map_err(|e| Error::io(part.display().to_string(), "cannot create", &e))?;
+        let header_bytes = header.len() as u64;
+        let mut writer =
+            Writer { path: path.into(), part, file: Some(file), sizes, current: 0, written: 0, header_bytes };
+        writer.put(&header)?;
+        Ok(writer)
+    }
+
+    /// Appends bytes of the current tensor; its last byte ends it, and the next bytes belong to the next tensor.
+    ///
+    /// # Errors
+    /// `Io` when the file cannot be written (a full drive), `Invalid` when the bytes reach beyond the tensor.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let left = self.sizes.get(self.current).map_or(0, |size| size - self.written);
+        if bytes.len() as u64 > left {
+            let (have, n) = (bytes.len(), self.current);
+            return Err(Error::Invalid(format!("{have} bytes do not fit the {left} that are left of tensor {n}")));
+        }
+        self.put(bytes)?;
+        self.written += bytes.len() as u64;
+        if self.written == self.sizes[self.current] {
+            let size = self.written;
+            let padding = size.next_multiple_of(ALIGNMENT) - size;
+            self.put(&[0; ALIGNMENT as usize][..padding as usize])?;
+            (self.current, self.written) = (self.current + 1, 0);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the file when it is whole.
+    pub fn file_bytes(&self) -> u64 {
+        self.header_bytes + self.sizes.iter().map(|n| n.next_multiple_of(ALIGNMENT)).sum::<u64>()
+    }
+
+    /// Flushes the file to the drive and gives it its name.
+    ///
+    /// # Errors
+    /// `Io`; `Invalid` when tensors are missing. The part file is removed.
+    pub fn finish(mut self) -> Result<()> {
+        if self.current != self.sizes.len() {
+            let (have, want) = (self.current, self.sizes.len());
+            return Err(Error::Invalid(format!("{have} of {want} tensors were written")));
+        }
+        let fail = |e: &std::io::Error| Error::io(self.path.display().to_string(), "cannot finish writing", e);
+        let file = self.file.take().expect("the file is there until the writer ends");
+        let done = file.sync_all().and_then(|()| std::fs::rename(&self.part, &self.path));
+        if let Err(e) = &done {
+            self.file = Some(file); // so that drop removes the part file
+            return Err(fail(e));
+        }
+        // The name is on the drive when the folder is. Not every file system lets one open a folder; the data is safe.
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let _ = File::open(folder).and_then(|f| f.sync_all());
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        let file = self.file.as_mut().expect("the file is there until the writer ends");
+        file.write_all(bytes).map_err(|e| Error::io(self.part.display().to_string(), "cannot write", &e))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = std::fs::remove_file(&self.part); // nothing can be done when even this fails
+        }
+    }
+}
+
+fn header(meta: &Meta, tensors: &[TensorPlan], sizes: &[u64]) -> Result<Vec<u8>> {
+    let own = |key: &str| key == ALIGNMENT_KEY || key.starts_with("split.");
+    let keys: Vec<_> = meta.iter().filter(|(key, _)| !own(key)).collect();
+    let mut out = b"GGUF\x03\0\0\0".to_vec();
+    out.extend((tensors.len() as u64).to_le_bytes());
+    out.extend((keys.len() as u64).to_le_bytes());
+    for (key, v) in keys {
+        value::write_string(key.as_bytes(), &mut out);
+        value::write(v, &mut out);
+    }
+    let mut names = HashSet::new();
+    let mut offset = 0u64;
+    for (t, &size) in tensors.iter().zip(sizes) {
+        if t.name.is_empty() || t.name.len() > super::read::MAX_NAME || !names.insert(t.name.as_str()) {
+            return Err(Error::Invalid(format!("tensor name \"{}\" is empty, too long or there twice", t.name)));
+        }
+        value::write_string(t.name.as_bytes(), &mut out);
+        out.extend((t.shape.len() as u32).to_le_bytes());
+        t.shape.iter().for_each(|d| out.extend(d.to_le_bytes()));
+        out.extend(t.format.ggml_id.to_le_bytes());
+        out.extend(offset.to_le_bytes());
+        offset = size
+            .checked_next_multiple_of(ALIGNMENT)
+            .and_then(|n| offset.checked_add(n))
+            .ok_or_else(|| Error::Invalid("the tensors' sizes overflow".into()))?;
+    }
+    Ok(out)
+}

@@ -14,4 +14,9 @@ pub mod text;
 pub mod format;
 pub mod hal;
 
+pub mod kv;
+
+pub mod arch;
+pub mod lower;
+
 pub mod cli;

@@ -152,6 +152,11 @@ impl<'m> Builder<'m> {
         self.push(Value { name, width, ty: Type::F32, rows: RowSet::Outputs, place: Place::Arena(0) })
     }
 
+    /// Elements of a row of a value.
+    pub fn width(&self, id: ValueId) -> usize {
+        self.values[id.0 as usize].width
+    }
+
     fn push(&mut self, v: Value) -> ValueId {
         self.values.push(v);
         ValueId(self.values.len() as u32 - 1)

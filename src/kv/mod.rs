@@ -1,0 +1,189 @@
+//! Sequence state: which page of keys and values belongs to which positions of which sequence.
+//!
+//! Pages are counted, not held, here: the memory is the backend's, a page is a number. Each group of layers has its
+//! own pool, since layers with a window give pages back that others keep. Sequences share pages after a fork; a shared
+//! page is copied before it is written (copy on write), so forks never see each other. Bookkeeping is undone when a
+//! pool runs dry: an `extend` that fails changes nothing.
+//!
+//! After Kwon et al. 2023 (PagedAttention). It knows nothing of what the numbers in a page mean.
+
+use crate::error::{Error, Result};
+use crate::hal::{Backend, KvLayout, NO_PAGE, PAGE};
+
+/// A live sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeqId(usize);
+
+/// Page tables of all sequences over one backend's pages.
+#[derive(Debug)]
+pub struct Kv {
+    pools: Vec<Pool>,
+    sequences: Vec<Option<Sequence>>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    window: Option<u32>,
+    free: Vec<u32>,
+    /// How many tables hold each page.
+    holders: Vec<u32>,
+}
+
+#[derive(Debug, Clone)]
+struct Sequence {
+    len: u32,
+    tables: Vec<Vec<u32>>,
+}
+
+impl Pool {
+    fn take(&mut self) -> u32 {
+        let page = self.free.pop().expect("pages were counted before");
+        self.holders[page as usize] = 1;
+        page
+    }
+
+    fn give(&mut self, page: u32) {
+        let holders = &mut self.holders[page as usize];
+        *holders -= 1;
+        if *holders == 0 {
+            self.free.push(page);
+        }
+    }
+
+    fn shared(&self, page: u32) -> bool {
+        self.holders[page as usize] > 1
+    }
+}
+
+impl Kv {
+    /// Empty state: all pages of the layout are free.
+    pub fn new(layout: &KvLayout) -> Self {
+        let pool = |g: &crate::hal::KvGroup| Pool {
+            window: g.window,
+            free: (0..g.pages as u32).rev().collect(),
+            holders: vec![0; g.pages],
+        };
+        Kv { pools: layout.groups.iter().map(pool).collect(), sequences: vec![] }
+    }
+
+    /// A new, empty sequence.
+    pub fn create(&mut self) -> SeqId {
+        self.insert(Sequence { len: 0, tables: vec![vec![]; self.pools.len()] })
+    }
+
+    fn insert(&mut self, s: Sequence) -> SeqId {
+        let slot = self.sequences.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.sequences.push(None);
+            self.sequences.len() - 1
+        });
+        self.sequences[slot] = Some(s);
+        SeqId(slot)
+    }
+
+    fn get(&self, id: SeqId) -> &Sequence {
+        self.sequences[id.0].as_ref().expect("a SeqId is used until it is released")
+    }
+
+    /// Positions that a sequence holds.
+    pub fn len(&self, id: SeqId) -> u32 {
+        self.get(id).len
+    }
+
+    /// For each group, the page of each `PAGE` positions.
+    pub fn tables(&self, id: SeqId) -> &[Vec<u32>] {
+        &self.get(id).tables
+    }
+
+    /// Free pages of each group.
+    pub fn free_pages(&self) -> Vec<usize> {
+        self.pools.iter().map(|p| p.free.len()).collect()
+    }
+
+    /// A sequence with the same past; both go on independently.
+    pub fn fork(&mut self, id: SeqId) -> SeqId {
+        let copy = self.get(id).clone();
+        for (pool, table) in self.pools.iter_mut().zip(&copy.tables) {
+            table.iter().filter(|&&p| p != NO_PAGE).for_each(|&p| pool.holders[p as usize] += 1);
+        }
+        self.insert(copy)
+    }
+
+    /// Gives all pages of a sequence back.
+    pub fn release(&mut self, id: SeqId) {
+        let s = self.sequences[id.0].take().expect("a SeqId is released once");
+        for (pool, table) in self.pools.iter_mut().zip(s.tables) {
+            table.into_iter().filter(|&p| p != NO_PAGE).for_each(|p| pool.give(p));
+        }
+    }
+
+    /// Makes room for `n` more positions: takes pages, and copies a shared last page that will be written.
+    ///
+    /// # Errors
+    /// `Limit` when a group has too few free pages; nothing is changed then.
+    pub fn extend(&mut self, id: SeqId, n: u32, backend: &mut dyn Backend) -> Result<()> {
+        let s = self.sequences[id.0].as_mut().expect("a SeqId is used until it is released");
+        let (have, want) = ((s.len as usize).div_ceil(PAGE), (s.len as usize + n as usize).div_ceil(PAGE));
+        let writes_last = n > 0 && !(s.len as usize).is_multiple_of(PAGE);
+        for (pool, table) in self.pools.iter().zip(&s.tables) {
+            let copies = usize::from(writes_last && pool.shared(table[have - 1]));
+            let need = want.saturating_sub(table.len()) + copies;
+            if need > pool.free.len() {
+                let free = pool.free.len();
+                return Err(Error::Limit(format!(
+                    "the sequence state is full: {need} pages are needed, {free} are free"
+                )));
+            }
+        }
+        for (group, (pool, table)) in self.pools.iter_mut().zip(&mut s.tables).enumerate() {
+            if writes_last && pool.shared(table[have - 1]) {
+                let (old, new) = (table[have - 1], pool.take());
+                backend.copy_page(group, old, new);
+                pool.give(old);
+                table[have - 1] = new;
+            }
+            while table.len() < want {
+                table.push(pool.take());
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts `n` positions as written, and gives pages back that no later row can see.
+    pub fn commit(&mut self, id: SeqId, n: u32) {
+        let s = self.sequences[id.0].as_mut().expect("a SeqId is used until it is released");
+        s.len += n;
+        for (pool, table) in self.pools.iter_mut().zip(&mut s.tables) {
+            let Some(window) = pool.window else { continue };
+            let first_seen = (s.len + 1).saturating_sub(window) as usize;
+            for page in table.iter_mut().take(first_seen / PAGE).filter(|p| **p != NO_PAGE) {
+                pool.give(std::mem::replace(page, NO_PAGE));
+            }
+        }
+    }
+
+    /// Restores an earlier length: later positions are forgotten and their pages given back.
+    ///
+    /// # Errors
+    /// `Invalid` when the sequence is shorter, or when a window has already given back what the next row would see.
+    pub fn restore(&mut self, id: SeqId, len: u32) -> Result<()> {
+        let s = self.sequences[id.0].as_mut().expect("a SeqId is used until it is released");
+        if len > s.len {
+            return Err(Error::Invalid(format!("cannot restore {len} positions of a sequence of {}", s.len)));
+        }
+        let keep = (len as usize).div_ceil(PAGE);
+        for (pool, table) in self.pools.iter().zip(&s.tables) {
+            let first_seen = pool.window.map_or(0, |w| (len + 1).saturating_sub(w) as usize);
+            if table[(first_seen / PAGE).min(keep)..keep].contains(&NO_PAGE) {
+                return Err(Error::Invalid(format!("cannot restore {len} positions: the window has moved on")));
+            }
+        }
+        s.len = len;
+        for (pool, table) in self.pools.iter_mut().zip(&mut s.tables) {
+            table.drain(keep..).filter(|&p| p != NO_PAGE).for_each(|p| pool.give(p));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

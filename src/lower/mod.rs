@@ -1,0 +1,201 @@
+//! From a model's description to what a backend runs: programs, and stages that bind them to weights.
+//!
+//! Each distinct shape of layer is lowered once; equal layers share the program and differ in their bindings. A
+//! `Stage` is the launch boundary: a program all of whose weights are known before it starts. A dense layer is one
+//! stage; a layer with experts is two, the routing and the experts, since which experts are read is known only
+//! after the first. Between stages values live in carries: the residual stream, a routing, the logits.
+
+mod layer;
+
+use crate::arch::{LayerSpec, Mixer, ModelSpec};
+use crate::hal::{KvLayer, KvLayerId};
+use crate::op::{Builder, Carry, CarryId, Op, Program, RowSet, Type, WeightSlot};
+
+/// A weight that the model needs: the tensor and the shape that it must have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightNeed {
+    /// GGUF name.
+    pub tensor: String,
+    /// `[cols]`, `[cols, rows]` or `[cols, rows, experts]`.
+    pub shape: Vec<usize>,
+}
+
+/// A program bound to weights and state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// For messages: `layer 3`, `layer 3 experts`, `head`.
+    pub name: String,
+    /// Index into `Lowered::programs`.
+    pub program: usize,
+    /// Indices into `Lowered::weights`, one for each slot.
+    pub weights: Vec<usize>,
+    /// State of the layer.
+    pub layer: Option<KvLayerId>,
+}
+
+/// Layers that keep their state alike.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateGroup {
+    /// Positions that a row sees.
+    pub window: Option<u32>,
+    /// Keys and values of each layer.
+    pub layers: Vec<KvLayer>,
+}
+
+/// A model ready for a backend.
+#[derive(Debug, Clone)]
+pub struct Lowered {
+    /// Buffers between stages.
+    pub carries: Vec<Carry>,
+    /// Distinct programs.
+    pub programs: Vec<Program>,
+    /// In order of execution.
+    pub stages: Vec<Stage>,
+    /// Distinct weights in order of first use.
+    pub weights: Vec<WeightNeed>,
+    /// Groups of sequence state.
+    pub groups: Vec<StateGroup>,
+}
+
+/// The residual stream's carry.
+pub const RESIDUAL: CarryId = CarryId(0);
+/// The logits' carry.
+pub const LOGITS: CarryId = CarryId(1);
+
+/// Lowers a model.
+pub fn lower(spec: &ModelSpec) -> Lowered {
+    let all = |name, width, ty| Carry { name, width, ty, rows: RowSet::All };
+    let mut out = Lowered {
+        carries: vec![
+            all("residual", spec.width, Type::F32),
+            Carry { name: "logits", width: spec.vocab, ty: Type::F32, rows: RowSet::Outputs },
+        ],
+        programs: vec![],
+        stages: vec![],
+        weights: vec![],
+        groups: vec![],
+    };
+    if let Some(used) = layer::most_experts_used(spec) {
+        out.carries.push(all("ffn_input", spec.width, Type::F32));
+        out.carries.push(all("expert_ids", used, Type::Index));
+        out.carries.push(all("expert_weights", used, Type::F32));
+    }
+    out.embed(spec);
+    for (i, l) in spec.layers.iter().enumerate() {
+        let state = out.state_of(l);
+        for (name, program, tensors) in layer::programs(spec, l, &out.carries) {
+            let tensors = tensors.iter().map(|t| if t.layer { format!("blk.{i}.{}", t.name) } else { t.name.clone() });
+            out.stage(format!("layer {i}{name}"), program, tensors.collect(), Some(state));
+        }
+    }
+    out.head(spec);
+    out
+}
+
+impl Lowered {
+    /// Token embedding into the residual stream.
+    fn embed(&mut self, spec: &ModelSpec) {
+        let carries = self.carries.clone();
+        let mut b = Builder::new("embed", &carries);
+        let table = b.weight("token_embd", &[spec.width, spec.vocab]);
+        let out = b.carry(RESIDUAL);
+        b.op(Op::Embed { table, out });
+        self.stage("embed".into(), b.finish(), vec!["token_embd.weight".into()], None);
+    }
+
+    /// Final norm and logits of the rows that want them.
+    fn head(&mut self, spec: &ModelSpec) {
+        let carries = self.carries.clone();
+        let mut b = Builder::new("head", &carries);
+        let norm = b.weight("output_norm", &[spec.width]);
+        let weight = b.weight("output", &[spec.width, spec.vocab]);
+        let x = b.carry(RESIDUAL);
+        let picked = b.output_value("last", spec.width);
+        let normed = b.output_value("output_norm", spec.width);
+        let logits = b.carry(LOGITS);
+        b.op(Op::SelectOutputs { x, out: picked });
+        b.op(Op::RmsNorm { x: picked, weight: norm, group: spec.width, eps: spec.norm_eps, out: normed });
+        b.op(Op::MatMul { x: normed, weight, bias: None, out: logits });
+        let output = if spec.tied { "token_embd.weight" } else { "output.weight" };
+        self.stage("head".into(), b.finish(), vec!["output_norm.weight".into(), output.into()], None);
+    }
+
+    /// The state of a layer, in the group of its kind.
+    fn state_of(&mut self, l: &LayerSpec) -> KvLayerId {
+        let Mixer::Attention(a) = &l.mixer;
+        let a = &a.shape;
+        let group = self.groups.iter().position(|g| g.window == a.window).unwrap_or_else(|| {
+            self.groups.push(StateGroup { window: a.window, layers: vec![] });
+            self.groups.len() - 1
+        });
+        let layers = &mut self.groups[group].layers;
+        layers.push(KvLayer { kv_heads: a.kv_heads, head_dim: a.head_dim, v_dim: a.v_dim });
+        KvLayerId { group, layer: layers.len() - 1 }
+    }
+
+    /// Adds a stage; shares program and weights with earlier ones where they are equal.
+    fn stage(&mut self, name: String, program: Program, tensors: Vec<String>, layer: Option<KvLayerId>) {
+        let needs: Vec<WeightNeed> = tensors
+            .into_iter()
+            .zip(&program.weights)
+            .map(|(tensor, decl)| WeightNeed { tensor, shape: decl.shape.clone() })
+            .collect();
+        assert_eq!(needs.len(), program.weights.len(), "{name}: a tensor for each slot");
+        let weights = needs.into_iter().map(|need| self.need(need)).collect();
+        let program = self.programs.iter().position(|p| *p == program).unwrap_or_else(|| {
+            self.programs.push(program);
+            self.programs.len() - 1
+        });
+        self.stages.push(Stage { name, program, weights, layer });
+    }
+
+    fn need(&mut self, need: WeightNeed) -> usize {
+        // Only the embedding and the rope factors are shared; they are first or few, so a search from the front is
+        // short where it succeeds and the list is at most a few thousand long where it fails.
+        self.weights.iter().position(|w| *w == need).unwrap_or_else(|| {
+            self.weights.push(need);
+            self.weights.len() - 1
+        })
+    }
+
+    /// Whether a weight is a matrix operand (or a table), not a vector that is added or multiplied.
+    pub fn is_matrix(&self, weight: usize) -> bool {
+        self.weights[weight].shape.len() > 1
+    }
+
+    /// Elements of the logits' rows.
+    pub fn vocab(&self) -> usize {
+        self.carries[LOGITS.0 as usize].width
+    }
+}
+
+/// A tensor that a slot is bound to.
+#[derive(Debug, Clone)]
+struct TensorName {
+    name: String,
+    /// Whether it stands under the layer's prefix.
+    layer: bool,
+}
+
+/// Declares weights together with the tensors that they are bound to.
+struct LayerBuilder<'m> {
+    b: Builder<'m>,
+    tensors: Vec<TensorName>,
+}
+
+impl LayerBuilder<'_> {
+    fn weight(&mut self, name: &'static str, shape: &[usize]) -> WeightSlot {
+        self.tensors.push(TensorName { name: format!("{name}.weight"), layer: true });
+        self.b.weight(name, shape)
+    }
+
+    fn bias(&mut self, name: &'static str, len: usize) -> WeightSlot {
+        self.tensors.push(TensorName { name: format!("{name}.bias"), layer: true });
+        self.b.weight(name, &[len])
+    }
+
+    fn global(&mut self, name: &'static str, shape: &[usize]) -> WeightSlot {
+        self.tensors.push(TensorName { name: format!("{name}.weight"), layer: false });
+        self.b.weight(name, shape)
+    }
+}

@@ -8,6 +8,8 @@
 //! A further format is one file with its decoder (and encoder), one variant of [`Kind`] and one row of [`FORMATS`];
 //! the tests enumerate the table and want a golden for every row. The layouts of the blocks are those of ggml.
 
+#[cfg(test)]
+mod encode_tests;
 mod float;
 mod iq4_nl;
 mod iq4_xs;
@@ -25,6 +27,7 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 mod refused;
+mod search;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,17 @@ pub(super) fn decode_blocks<const B: usize, const N: usize>(
     blocks.iter().zip(outs).for_each(|(b, y)| block(b, y));
 }
 
+/// Calls `block` for each pair of `N` elements and their block of `B` bytes.
+pub(super) fn encode_blocks<const B: usize, const N: usize>(
+    x: &[f32],
+    out: &mut [u8],
+    block: impl Fn(&[f32; N], &mut [u8; B]),
+) {
+    let ((xs, rest), (blocks, out_rest)) = (x.as_chunks::<N>(), out.as_chunks_mut::<B>());
+    assert!(rest.is_empty() && out_rest.is_empty() && blocks.len() == xs.len(), "whole blocks of equal number");
+    xs.iter().zip(blocks).for_each(|(x, b)| block(x, b));
+}
+
 /// The half float at byte `at` of a block, as float32.
 #[inline]
 pub(super) fn f16_at(block: &[u8], at: usize) -> f32 {

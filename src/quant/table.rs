@@ -57,7 +57,7 @@ pub static FORMATS: &[Format] = &[
         block_bytes: 18,
         fields: &[HALF, words(16)],
         decode: q4_0::decode,
-        encode: None,
+        encode: Some(q4_0::encode),
     },
     Format {
         kind: Kind::Q4_1,
@@ -97,7 +97,7 @@ pub static FORMATS: &[Format] = &[
         block_bytes: 34,
         fields: &[HALF, words(32)],
         decode: q8_0::decode,
-        encode: None,
+        encode: Some(q8_0::encode),
     },
     Format {
         kind: Kind::Q2_K,
@@ -127,7 +127,7 @@ pub static FORMATS: &[Format] = &[
         block_bytes: 144,
         fields: &[HALF, HALF, words(12), words(128)],
         decode: q4_k::decode,
-        encode: None,
+        encode: Some(q4_k::encode),
     },
     Format {
         kind: Kind::Q5_K,
@@ -137,7 +137,7 @@ pub static FORMATS: &[Format] = &[
         block_bytes: 176,
         fields: &[HALF, HALF, words(12), words(32), words(128)],
         decode: q5_k::decode,
-        encode: None,
+        encode: Some(q5_k::encode),
     },
     Format {
         kind: Kind::Q6_K,
@@ -147,7 +147,7 @@ pub static FORMATS: &[Format] = &[
         block_bytes: 210,
         fields: &[words(128), words(64), words(16), HALF],
         decode: q6_k::decode,
-        encode: None,
+        encode: Some(q6_k::encode),
     },
     Format {
         kind: Kind::IQ4_NL,

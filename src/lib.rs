@@ -19,4 +19,6 @@ pub mod kv;
 pub mod arch;
 pub mod lower;
 
+pub mod engine;
+
 pub mod cli;

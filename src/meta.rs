@@ -329,6 +329,15 @@ impl Meta {
         }
     }
 
+    /// An array of booleans, if the key exists.
+    pub fn opt_bools(&self, key: &str) -> Result<Option<&[bool]>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(Array::Bool(v))) => Ok(Some(v)),
+            Some(_) => Err(self.wrong_type(key, "an array of bools")),
+        }
+    }
+
     /// An array of integers, if the key exists.
     pub fn opt_integers(&self, key: &str) -> Result<Option<Vec<i64>>> {
         match self.get(key) {

@@ -86,7 +86,7 @@ impl<'a> Keys<'a> {
         };
         let v_dim = self.opt_count("attention.value_length")?.unwrap_or(head_dim);
         let scale = (1.0 / (head_dim as f64).sqrt()) as f32;
-        let window = self.opt_count("attention.sliding_window")?.map(|w| w as u32);
+        let window = self.window(i)?;
         let has = |part: &str| self.has(&format!("blk.{i}.attn_{part}.bias"));
         Ok(AttentionSpec {
             shape: Attention { heads, kv_heads, head_dim, v_dim, scale, window },
@@ -95,6 +95,17 @@ impl<'a> Keys<'a> {
             qk_norm,
             bias: ProjectionBias { q: has("q"), k: has("k"), v: has("v"), o: has("output") },
         })
+    }
+
+    /// The window of layer `i`: of every layer, or of those that the pattern names.
+    fn window(&self, i: usize) -> Result<Option<u32>> {
+        let Some(window) = self.opt_count("attention.sliding_window")? else { return Ok(None) };
+        let pattern = "attention.sliding_window_pattern";
+        let here = match self.catalogue.meta.opt_bools(&self.key(pattern))? {
+            None => true,
+            Some(layers) => *layers.get(i).ok_or_else(|| self.error(pattern, format!("has no entry for layer {i}")))?,
+        };
+        Ok(here.then_some(window as u32))
     }
 
     /// Rotary embedding with linear or YaRN scaling.

@@ -1,0 +1,201 @@
+//! From a checkpoint to a runner: spec, programs, weights in the backend's memory, reserved state.
+//!
+//! Every weight is checked against the shape that the programs expect before a byte of it is read, and a tensor
+//! that no program uses is refused: it means that the file is a variant whose meaning air does not know.
+
+use super::memory;
+use super::runner::Runner;
+use crate::arch::{self, ModelSpec};
+use crate::error::{Error, Result};
+use crate::format::{Catalogue, TensorInfo};
+use crate::hal::{Backend, KvGroup, KvLayout, PAGE, Reservation, WeightDesc};
+use crate::lower::{self, Lowered, WeightNeed};
+use crate::quant::{Format, Kind};
+
+/// How a model is loaded.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Run the plain interpreter, the specification, instead of the fast kernels.
+    pub exact: bool,
+    /// Threads; the machine's (and its cgroup's) cores when not given.
+    pub threads: Option<usize>,
+    /// Positions of one sequence; the model's, as far as memory allows, when not given.
+    pub context: Option<u32>,
+    /// Sequences that may run at once.
+    pub max_sequences: usize,
+    /// Rows of one pass: longer prompts are read in chunks.
+    pub max_rows: usize,
+    /// Format of keys in the sequence state (F32, F16, Q8_0, Q4_0); F16, or F32 when `exact`, if not given.
+    pub k_type: Option<Kind>,
+    /// Format of values.
+    pub v_type: Option<Kind>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            exact: false,
+            threads: None,
+            context: None,
+            max_sequences: 1,
+            max_rows: 256,
+            k_type: None,
+            v_type: None,
+        }
+    }
+}
+
+/// Bytes of weights loaded so far, and in all. Called from the loading thread.
+pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
+
+/// Rows whose logits one pass can give.
+pub const MAX_OUTPUTS: usize = 64;
+
+/// Tensors that old files carry and nobody reads.
+const IGNORED: [&str; 2] = [".attn_rot_embd", ".rotary_emb.inv_freq"];
+
+/// Loads a model onto a backend.
+///
+/// # Errors
+/// `Unsupported` for the architecture or a format, `File` for a tensor that is missing, unknown or of the wrong
+/// shape, `Limit` for memory, `Cancelled` never (the caller's `progress` cannot cancel).
+pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
+    let spec = arch::spec(catalogue)?;
+    let lowered = lower::lower(&spec);
+    let tensors = check(catalogue, &lowered)?;
+    let mut backend = backend(options)?;
+    let kv = layout(&spec, &lowered, options, weight_bytes(&tensors))?;
+
+    let total = weight_bytes(&tensors);
+    let mut done = 0;
+    progress(0, total);
+    let mut weights = vec![];
+    for (i, (need, tensor)) in lowered.weights.iter().zip(&tensors).enumerate() {
+        let desc = WeightDesc {
+            name: &need.tensor,
+            format: tensor.format,
+            cols: need.shape[0],
+            rows: need.shape.get(1).copied().unwrap_or(1),
+            experts: need.shape.get(2).copied().unwrap_or(1),
+            matrix: lowered.is_matrix(i),
+        };
+        let row_bytes = tensor.row_bytes();
+        let read = |row: usize, buf: &mut [u8]| catalogue.read(tensor, row as u64 * row_bytes, buf);
+        weights.push(backend.load(&desc, &read)?);
+        done += tensor.extent.len;
+        progress(done, total);
+    }
+    let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
+    let max_rows = options.max_rows.max(1);
+    let max_outputs = MAX_OUTPUTS.min(max_rows).max(options.max_sequences);
+    backend.reserve(&Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &kv.layout })?;
+    let runner = Runner::new(backend, &lowered, &programs, &weights, &kv.layout, max_rows, max_outputs, kv.context);
+    Ok((spec, runner))
+}
+
+fn backend(options: &LoadOptions) -> Result<Box<dyn Backend>> {
+    let threads = options.threads.unwrap_or_else(memory::cores);
+    Ok(Box::new(crate::hal::exact::Exact::new(threads)))
+}
+
+fn weight_bytes(tensors: &[&TensorInfo]) -> u64 {
+    tensors.iter().map(|t| t.extent.len).sum()
+}
+
+/// The tensor of each weight, with the right shape; and no tensor that is not used.
+fn check<'a>(catalogue: &'a Catalogue, lowered: &Lowered) -> Result<Vec<&'a TensorInfo>> {
+    let found = lowered.weights.iter().map(|need| shaped(catalogue, need)).collect::<Result<Vec<_>>>()?;
+    let used: std::collections::HashSet<&str> = lowered.weights.iter().map(|w| w.tensor.as_str()).collect();
+    let stray = |name: &&String| !used.contains(name.as_str()) && !IGNORED.iter().any(|i| name.contains(i));
+    if let Some(name) = catalogue.tensors.keys().find(stray) {
+        let problem = "this tensor is not part of the architecture as air knows it; the file may be of a newer variant";
+        return Err(Error::File {
+            file: catalogue.file().into(),
+            field: format!("tensor {name}"),
+            offset: None,
+            problem: problem.into(),
+        });
+    }
+    Ok(found)
+}
+
+fn shaped<'a>(catalogue: &'a Catalogue, need: &WeightNeed) -> Result<&'a TensorInfo> {
+    let tensor = catalogue.tensor(&need.tensor)?;
+    let mut have: Vec<usize> = tensor.shape.iter().map(|&d| d as usize).collect();
+    have.resize(have.len().max(need.shape.len()), 1);
+    if have != need.shape {
+        return Err(Error::File {
+            file: catalogue.file().into(),
+            field: format!("tensor {}", need.tensor),
+            offset: Some(tensor.extent.offset),
+            problem: format!("the shape is {:?}, by the metadata it must be {:?}", tensor.shape, need.shape),
+        });
+    }
+    Ok(tensor)
+}
+
+/// Sequence state: its formats, and as much of it as was asked for or fits.
+struct State {
+    layout: KvLayout,
+    context: u32,
+}
+
+fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u64) -> Result<State> {
+    let default = if options.exact { Kind::F32 } else { Kind::F16 };
+    let (k, v) = (options.k_type.unwrap_or(default).format(), options.v_type.unwrap_or(default).format());
+    for l in lowered.groups.iter().flat_map(|g| &g.layers) {
+        for (f, what, dim) in [(k, "keys", l.head_dim), (v, "values", l.v_dim)] {
+            state_format(f, what, dim)?;
+        }
+    }
+    let pages = |context: u32| -> KvLayout {
+        let group = |g: &lower::StateGroup| {
+            // A window's pages, one chunk's, and one for each end that is not on a page's border.
+            let seen = g.window.map_or(context, |w| context.min(w.saturating_add(options.max_rows as u32)));
+            let per_sequence = (seen as usize).div_ceil(PAGE) + usize::from(g.window.is_some()) * 2;
+            KvGroup { layers: g.layers.clone(), window: g.window, pages: per_sequence * options.max_sequences }
+        };
+        KvLayout { k, v, groups: lowered.groups.iter().map(group).collect() }
+    };
+    let bytes =
+        |l: &KvLayout| -> u64 { (0..l.groups.len()).map(|g| l.page_bytes(g) as u64 * l.groups[g].pages as u64).sum() };
+    let room = memory::available().saturating_sub(weights);
+    let context = match options.context {
+        Some(0) => return Err(Error::Invalid("the context size must be at least 1".into())),
+        Some(n) if n > spec.context => {
+            let most = spec.context;
+            return Err(Error::Invalid(format!(
+                "the model was trained for {most} positions; the context cannot be {n}"
+            )));
+        }
+        Some(n) => n,
+        None => {
+            let mut n = spec.context;
+            while n > 512 && bytes(&pages(n)) > room / 2 {
+                n = n.div_ceil(2);
+            }
+            n
+        }
+    };
+    let layout = pages(context);
+    if bytes(&layout) > room {
+        let (need, have) = (bytes(&layout) >> 20, room >> 20);
+        return Err(Error::Limit(format!(
+            "a context of {context} needs {need} MiB for its keys and values, {have} MiB are left; use a smaller context size or state type"
+        )));
+    }
+    Ok(State { layout, context })
+}
+
+fn state_format(format: &'static Format, what: &str, dim: usize) -> Result<()> {
+    if !matches!(format.kind, Kind::F32 | Kind::F16 | Kind::Q8_0 | Kind::Q4_0) {
+        let what = format!("{} as the format of {what}", format.name);
+        return Err(Error::Unsupported { what, instead: "use f16, q8_0 or q4_0".into() });
+    }
+    if !dim.is_multiple_of(format.block_len) {
+        let problem =
+            format!("{what} of {dim} elements a head cannot be {} (blocks of {})", format.name, format.block_len);
+        return Err(Error::Invalid(format!("{problem}; use f16")));
+    }
+    Ok(())
+}

@@ -9,6 +9,8 @@
 
 mod completions;
 mod config;
+mod human;
+mod info;
 pub mod interrupt;
 pub mod settings;
 
@@ -26,6 +28,7 @@ struct Air {
 
 #[derive(Subcommand)]
 enum Command {
+    Info(info::Args),
     Config(config::Args),
     Completions(completions::Args),
 }
@@ -33,6 +36,7 @@ enum Command {
 impl Command {
     fn run(self) -> Result<()> {
         match self {
+            Command::Info(args) => info::run(args),
             Command::Config(args) => config::run(args),
             Command::Completions(args) => completions::run(args),
         }

@@ -1,0 +1,84 @@
+//! The parameters of a request's sampler, with their ranges.
+
+use crate::error::{Error, Result};
+
+/// How tokens are chosen. The defaults are those of the command line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Params {
+    /// Divides the logits; 0 always takes the most probable token. 0 or more.
+    pub temperature: f32,
+    /// Keeps the `top_k` most probable tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keeps the most probable tokens whose probabilities reach this sum (nucleus); 1 keeps all. 0 to 1.
+    pub top_p: f32,
+    /// Keeps tokens at least this probable, relative to the most probable one; 0 keeps all. 0 to 1.
+    pub min_p: f32,
+    /// Keeps the tokens whose surprise is nearest to the expected one, up to this sum; 1 keeps all. 0 to 1.
+    pub typical_p: f32,
+    /// Makes recent tokens less probable: positive logits are divided by it, negative ones multiplied. 1 is off.
+    pub repetition_penalty: f32,
+    /// Subtracted from the logit of each recent token. -100 to 100.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of a recent token for each time it occurs. -100 to 100.
+    pub frequency_penalty: f32,
+    /// How many tokens are recent, prompt included; 0 is none, -1 all.
+    pub repeat_last_n: i32,
+    /// Added to the logits of these tokens; `-inf` forbids a token. The same token may occur again.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Seed of the draws; `None` draws one.
+    pub seed: Option<u64>,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Params {
+            temperature: 0.7,
+            top_k: 40,
+            top_p: 0.9,
+            min_p: 0.0,
+            typical_p: 1.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repeat_last_n: 64,
+            logit_bias: Vec::new(),
+            seed: None,
+        }
+    }
+}
+
+impl Params {
+    /// Checks every field against its range; `vocab` is the number of tokens.
+    ///
+    /// # Errors
+    /// `Invalid`, naming field, value and range.
+    pub fn check(&self, vocab: usize) -> Result<()> {
+        range("temperature", self.temperature, 0.0, f32::MAX, "a finite number, 0 or more")?;
+        for (field, x) in [("top_p", self.top_p), ("min_p", self.min_p), ("typical_p", self.typical_p)] {
+            range(field, x, 0.0, 1.0, "from 0 to 1")?;
+        }
+        range("repetition_penalty", self.repetition_penalty, 0.01, 100.0, "from 0.01 to 100")?;
+        for (field, x) in [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)] {
+            range(field, x, -100.0, 100.0, "from -100 to 100")?;
+        }
+        if self.repeat_last_n < -1 {
+            let n = self.repeat_last_n;
+            return Err(Error::Invalid(format!("repeat_last_n is {n}; it must be -1 (all), 0 (none) or more")));
+        }
+        for &(token, bias) in &self.logit_bias {
+            if token as usize >= vocab {
+                let problem = format!("logit_bias names token {token}; the vocabulary has {vocab}");
+                return Err(Error::Invalid(problem));
+            }
+            range("logit_bias", bias, f32::NEG_INFINITY, f32::MAX, "a finite number or -inf")?;
+        }
+        Ok(())
+    }
+}
+
+fn range(field: &str, x: f32, low: f32, high: f32, words: &str) -> Result<()> {
+    match (low..=high).contains(&x) {
+        true => Ok(()),
+        false => Err(Error::Invalid(format!("{field} is {x}; it must be {words}"))),
+    }
+}

@@ -21,7 +21,7 @@ from gguf.quants import dequantize, quantize
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "quant"
 ROWS, COLS = 32, 1024
-FORMATS = ["F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"]
+FORMATS = ["F16", "BF16", "Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
 
 ggml = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
 ggml.ggml_quantize_chunk.restype = ctypes.c_size_t

@@ -14,6 +14,7 @@ mod float;
 mod iq4_nl;
 mod iq4_xs;
 mod kscales;
+pub mod mix;
 mod mxfp4;
 mod pack;
 mod q2_k;

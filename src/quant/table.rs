@@ -77,7 +77,7 @@ pub static FORMATS: &[Format] = &[
         block_bytes: 22,
         fields: &[HALF, words(4), words(16)],
         decode: q5_0::decode,
-        encode: None,
+        encode: Some(q5_0::encode),
     },
     Format {
         kind: Kind::Q5_1,
@@ -87,7 +87,7 @@ pub static FORMATS: &[Format] = &[
         block_bytes: 24,
         fields: &[HALF, HALF, words(4), words(16)],
         decode: q5_1::decode,
-        encode: None,
+        encode: Some(q5_1::encode),
     },
     Format {
         kind: Kind::Q8_0,

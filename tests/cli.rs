@@ -124,3 +124,60 @@ fn a_closed_pipe_ends_quietly() {
     assert_eq!(err(&o), "");
     assert_eq!(o.status.signal(), Some(13), "SIGPIPE, not {:?}", o.status);
 }
+
+/// A tiny model of `tests/goldens/families`.
+fn tiny(name: &str) -> String {
+    format!("{}/tests/goldens/families/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn debug_logits_writes_the_golden_s_array() {
+    let index = std::fs::read_to_string(tiny("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let case = index.as_array().unwrap().iter().find(|c| c["name"] == "llama-gqa").unwrap();
+    let tokens: Vec<String> = case["tokens"].as_array().unwrap().iter().map(|t| t.to_string()).collect();
+    let path = temp("logits.npy", "");
+    let model = tiny("llama-gqa.gguf");
+    let o = run(&["debug", "logits", "--exact", "-m", &model, "--tokens", &tokens.join(","), "-o", &path]);
+    assert!(o.status.success(), "{}", err(&o));
+    assert!(err(&o).starts_with("device: "), "{}", err(&o));
+    let (have, want) = (std::fs::read(&path).unwrap(), std::fs::read(tiny("llama-gqa.logits.npy")).unwrap());
+    assert_eq!(have.len(), want.len());
+    assert_eq!(have[..128], want[..128], "the header as numpy writes it");
+    let floats = |b: &[u8]| b[128..].chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect::<Vec<_>>();
+    let (have, want) = (floats(&have), floats(&want));
+    let largest = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+    assert!(have.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-4 * largest));
+}
+
+#[test]
+fn debug_logits_that_cannot_work_write_nothing() {
+    let (model, path) = (tiny("llama-gqa.gguf"), temp("none.npy", ""));
+    std::fs::remove_file(&path).unwrap();
+    let long = "9 tokens do not fit into the context of 8";
+    for (tokens, message) in [("1,999999", "999999 is not a token"), ("1,1,1,1,1,1,1,1,1", long)] {
+        let o = run(&["debug", "logits", "-m", &model, "-c", "8", "--tokens", tokens, "-o", &path]);
+        assert_eq!(o.status.code(), Some(1));
+        assert!(err(&o).contains(message), "{}", err(&o));
+        assert!(!std::path::Path::new(&path).exists());
+    }
+    let o = run(&["debug", "logits", "-m", &model, "--tokens", "1", "-o", "/nonexistent/x.npy"]);
+    assert_eq!(o.status.code(), Some(1));
+    assert!(err(&o).contains("/nonexistent/x.npy.part: cannot write"), "{}", err(&o));
+    for tokens in ["", "x", "1,,2", "-1"] {
+        assert_eq!(run(&["debug", "logits", "-m", &model, "--tokens", tokens, "-o", &path]).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn missing_and_broken_models_are_exit_code_1() {
+    let broken = temp("broken.gguf", "GGUFnonsense");
+    let text = temp("text.gguf", "To be, or not to be: that is the question.");
+    for (model, message) in [("/nonexistent.gguf", "/nonexistent.gguf: "), (&broken, &broken), (&text, &text)] {
+        for command in [&["debug", "logits", "--tokens", "1", "-o", "/dev/null"][..], &["info"]] {
+            let o = air(command).args(["-m", model]).output().unwrap();
+            assert_eq!(o.status.code(), Some(1), "{command:?} {model}");
+            assert!(err(&o).starts_with("error: ") && err(&o).contains(message), "{}", err(&o));
+        }
+    }
+}

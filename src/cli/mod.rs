@@ -9,9 +9,12 @@
 
 mod completions;
 mod config;
+mod debug;
 mod human;
 mod info;
 pub mod interrupt;
+mod model;
+mod progress;
 pub mod settings;
 
 use crate::error::{Error, Result};
@@ -29,6 +32,7 @@ struct Air {
 #[derive(Subcommand)]
 enum Command {
     Info(info::Args),
+    Debug(debug::Args),
     Config(config::Args),
     Completions(completions::Args),
 }
@@ -37,6 +41,7 @@ impl Command {
     fn run(self) -> Result<()> {
         match self {
             Command::Info(args) => info::run(args),
+            Command::Debug(args) => debug::run(args),
             Command::Config(args) => config::run(args),
             Command::Completions(args) => completions::run(args),
         }

@@ -51,6 +51,12 @@ pub enum Default {
 pub enum Kind {
     /// Any text that is not empty.
     Text,
+    /// A whole number in this range.
+    Integer(i128, i128),
+    /// A finite number in this range.
+    Number(f64, f64),
+    /// One of these words, in any case.
+    OneOf(&'static [&'static str]),
 }
 
 impl Setting {
@@ -61,9 +67,28 @@ impl Setting {
 
     /// Checks a value; the message does not name the setting.
     pub fn check(&self, text: &str) -> Result<(), String> {
-        match self.kind {
-            Kind::Text if text.is_empty() => Err("must not be empty".into()),
-            Kind::Text => Ok(()),
+        let fits = match self.kind {
+            Kind::Text => !text.is_empty(),
+            Kind::Integer(low, high) => text.parse().is_ok_and(|n| (low..=high).contains(&n)),
+            Kind::Number(low, high) => text.parse().is_ok_and(|x: f64| x.is_finite() && (low..=high).contains(&x)),
+            Kind::OneOf(words) => words.iter().any(|w| w.eq_ignore_ascii_case(text)),
+        };
+        if fits { Ok(()) } else { Err(self.kind.to_string()) }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    /// What a value must be, to follow its name.
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match *self {
+            Kind::Text => f.write_str("must not be empty"),
+            Kind::Integer(low, high) if high >= i128::from(i32::MAX) => {
+                write!(f, "must be a whole number, {low} or more")
+            }
+            Kind::Integer(low, high) => write!(f, "must be a whole number from {low} to {high}"),
+            Kind::Number(low, high) if high > 1e30 => write!(f, "must be a number, {low} or more"),
+            Kind::Number(low, high) => write!(f, "must be a number from {low} to {high}"),
+            Kind::OneOf(words) => write!(f, "must be one of {}", words.join(", ")),
         }
     }
 }
@@ -132,13 +157,24 @@ impl Settings {
         self.values.iter()
     }
 
-    /// The text of a setting, if it has a value.
+    /// A setting by its key.
     ///
     /// # Panics
     /// When the table has no such key: a mistake in air, which the tests of every command meet.
-    pub fn text(&self, key: &str) -> Option<&str> {
+    pub fn row(&self, key: &str) -> &Resolved {
         let row = self.values.iter().find(|r| r.setting.key == key);
-        row.unwrap_or_else(|| panic!("no setting {key}")).value.as_deref()
+        row.unwrap_or_else(|| panic!("no setting {key}"))
+    }
+
+    /// The text of a setting, if it has a value.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.row(key).value.as_deref()
+    }
+
+    /// The value of a setting whose row is `Integer` or `Number` in the range of `T`, if it has one.
+    pub fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+        let parse = |text: &str| text.parse().unwrap_or_else(|_| panic!("{key}: the row allows what its use does not"));
+        self.text(key).map(parse)
     }
 }
 
@@ -227,5 +263,11 @@ mod tests {
         let file = File::parse("x/air.toml", "model.path = ''").unwrap();
         let message = resolve(&[], &[], Some(&file)).unwrap_err().to_string();
         assert_eq!(message, "x/air.toml: model.path: `` must not be empty");
+        let message = |env| resolve(&[], &[env], None).unwrap_err().to_string();
+        let threads = "must be a whole number from 1 to 1024";
+        assert_eq!(message(("AIR_THREADS", "0")), format!("AIR_THREADS: `0` {threads}"));
+        assert_eq!(message(("AIR_RS_THREADS", "2.5")), format!("AIR_RS_THREADS: `2.5` {threads}"));
+        let types = "must be one of f32, f16, q8_0, q4_0";
+        assert_eq!(message(("AIR_KV_TYPE", "q9")), format!("AIR_KV_TYPE: `q9` {types}"));
     }
 }

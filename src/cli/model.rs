@@ -1,0 +1,63 @@
+//! Opening and loading the model that the settings name.
+
+use super::progress;
+use super::settings::Uses;
+use crate::config::Settings;
+use crate::engine::LoadOptions;
+use crate::error::{Error, Result};
+use crate::format::{Catalogue, gguf};
+use crate::quant::{Format, Kind};
+use indicatif::ProgressBar;
+use std::path::Path;
+
+/// Settings of every command that runs a model.
+pub const KEYS: [&str; 6] = ["model.path", "model.ctx-size", "cpu.threads", "kv.type", "kv.k-type", "kv.v-type"];
+
+/// Commands that run a model.
+pub struct Running;
+
+impl Uses for Running {
+    fn keys() -> &'static [&'static str] {
+        &KEYS
+    }
+}
+
+/// Opens the model's file: headers only.
+///
+/// # Errors
+/// Those of `gguf::open`.
+pub fn open(settings: &Settings) -> Result<Catalogue> {
+    match settings.text("model.path") {
+        Some(path) => gguf::open(Path::new(path)),
+        None => Err(Error::Invalid("no model is named; say -m FILE".into())),
+    }
+}
+
+/// How to load it, by the settings.
+///
+/// # Errors
+/// `Invalid` for a format that does not exist.
+pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
+    let kind = |key: &str| -> Result<Option<Kind>> {
+        let name = settings.text(key).or(settings.text("kv.type"));
+        name.map(|n| Format::by_name(n).map(|f| f.kind)).transpose()
+    };
+    Ok(LoadOptions {
+        exact,
+        threads: settings.number("cpu.threads"),
+        context: settings.number("model.ctx-size"),
+        k_type: kind("kv.k-type")?,
+        v_type: kind("kv.v-type")?,
+        ..LoadOptions::default()
+    })
+}
+
+/// A progress bar for loading, and the function that moves it.
+pub fn loading() -> (ProgressBar, impl FnMut(u64, u64)) {
+    let bar = progress::bytes("loading", 0);
+    let moved = bar.clone();
+    (bar, move |done, total| {
+        moved.set_length(total);
+        moved.set_position(done);
+    })
+}

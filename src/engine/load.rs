@@ -98,6 +98,20 @@ fn backend(options: &LoadOptions) -> Result<Box<dyn Backend>> {
     Ok(Box::new(crate::hal::exact::Exact::new(threads)))
 }
 
+/// Bytes that one decode step reads: every weight once, but one row of an untied embedding and the used experts.
+pub(super) fn touched_bytes(catalogue: &Catalogue, spec: &ModelSpec) -> u64 {
+    let used = spec.layers.iter().find_map(|l| match l.ffn {
+        arch::Ffn::Moe { experts, used, .. } => Some((used as u64, experts as u64)),
+        arch::Ffn::Dense { .. } => None,
+    });
+    let touched = |t: &TensorInfo| match used {
+        _ if t.name == "token_embd.weight" && !spec.tied => t.row_bytes(),
+        Some((used, experts)) if t.name.contains("_exps.") => t.extent.len / experts * used,
+        _ => t.extent.len,
+    };
+    catalogue.tensors.values().map(touched).sum()
+}
+
 fn weight_bytes(tensors: &[&TensorInfo]) -> u64 {
     tensors.iter().map(|t| t.extent.len).sum()
 }

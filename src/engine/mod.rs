@@ -1,8 +1,156 @@
-//! The engine: load, submit, stream, cancel.
+//! The engine: load a model, submit requests, stream what comes, cancel.
+//!
+//! One thread owns the device and everything on it; handles talk to it over a bounded queue. This is the one
+//! public interface of the library: the command line and every server stand on it. It knows nothing of JSON,
+//! HTTP or terminals.
 
+mod job;
 mod load;
 mod memory;
+mod request;
 mod runner;
+mod scheduler;
 
+use crate::arch::ModelSpec;
+use crate::error::{Error, Result};
+use crate::format::Catalogue;
+use crate::text::Tokenizer;
+use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
 pub use load::{LoadOptions, Progress, load};
+pub use memory::{available as available_memory, cores};
+use request::{Command, gone};
+pub use request::{Evaluation, Event, FinishReason, Finished, Generation, Logits, Request, Token, Usage};
 pub use runner::{Chunk, Outputs, Runner};
+use scheduler::Scheduler;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Requests that may wait.
+const QUEUE: usize = 1024;
+
+/// A loaded model and the thread that runs it.
+#[derive(Debug)]
+pub struct Engine {
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+    tokenizer: Arc<Tokenizer>,
+    info: ModelInfo,
+}
+
+/// What was loaded.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    /// Path, or the embedded model's name.
+    pub file: String,
+    /// `general.name`, if the file has one.
+    pub name: Option<String>,
+    /// The model's description.
+    pub spec: ModelSpec,
+    /// Positions of one sequence.
+    pub context: u32,
+    /// The chat template, if the file has one.
+    pub chat_template: Option<String>,
+    /// Texts that end an answer in a chat (`air.chat.stop`).
+    pub chat_stop: Vec<String>,
+    /// The device in use, in words.
+    pub device: String,
+    /// Bytes of all weights.
+    pub weight_bytes: u64,
+    /// Bytes of weights that a decode step touches: all matrices once, one row of the embedding, the used experts.
+    pub touched_bytes: u64,
+    /// Time from opening to ready.
+    pub load_time: Duration,
+}
+
+impl Engine {
+    /// Loads a model; `progress` is told the bytes of weights loaded so far and in all.
+    ///
+    /// # Errors
+    /// Of the file, the metadata, the architecture, a format or memory; see [`Error`].
+    pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progress) -> Result<Engine> {
+        let start = Instant::now();
+        let tokenizer = Arc::new(Tokenizer::from_meta(&catalogue.meta)?);
+        let (spec, runner) = load(catalogue, options, progress)?;
+        if tokenizer.len() != spec.vocab {
+            let (names, rows) = (tokenizer.len(), spec.vocab);
+            let problem = format!("the vocabulary has {names} tokens, the embedding {rows} rows");
+            return Err(catalogue.meta.error("tokenizer.ggml.tokens", problem));
+        }
+        let owned = |key: &str| catalogue.meta.opt_str(key).map(|s| s.map(str::to_owned));
+        let stops = catalogue.meta.opt_strings("air.chat.stop")?;
+        let info = ModelInfo {
+            file: catalogue.file().into(),
+            name: owned("general.name")?,
+            context: runner.context(),
+            chat_template: owned("tokenizer.chat_template")?,
+            chat_stop: stops.map_or(vec![], |s| s.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()),
+            device: runner.description(),
+            weight_bytes: catalogue.tensors.values().map(|t| t.extent.len).sum(),
+            touched_bytes: load::touched_bytes(catalogue, &spec),
+            load_time: start.elapsed(),
+            spec,
+        };
+        let (commands, inbox) = bounded(QUEUE);
+        let scheduler = Scheduler::new(runner, tokenizer.clone(), inbox, options.max_sequences.max(1));
+        let thread = std::thread::Builder::new()
+            .name("air-engine".into())
+            .spawn(|| scheduler.run())
+            .map_err(|e| Error::Engine(format!("cannot start the engine's thread: {e}")))?;
+        Ok(Engine { commands: Some(commands), thread: Some(thread), tokenizer, info })
+    }
+
+    /// What was loaded.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Starts a generation.
+    ///
+    /// # Errors
+    /// `Limit` when too many requests wait, `Engine` when the engine has stopped. What is wrong with the request
+    /// itself comes as the generation's first event.
+    pub fn submit(&self, request: Request) -> Result<Generation> {
+        // Bounded by the request's max_tokens.
+        let (events, inbox) = unbounded();
+        let cancel = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let generation = Generation::new(inbox, cancel.clone());
+        self.send(Command::Generate { request, events, cancel, submitted: Instant::now() })?;
+        Ok(generation)
+    }
+
+    /// Logits at every position of a text, in order, in pieces. Dropping the handle ends it.
+    ///
+    /// # Errors
+    /// As `submit`.
+    pub fn evaluate(&self, tokens: Vec<u32>) -> Result<Evaluation<'_>> {
+        let (rows, inbox) = bounded(2);
+        let positions = tokens.len();
+        self.send(Command::Evaluate { tokens, rows })?;
+        Ok(Evaluation::new(inbox, positions))
+    }
+
+    fn send(&self, command: Command) -> Result<()> {
+        let commands = self.commands.as_ref().ok_or_else(gone)?;
+        commands.try_send(command).map_err(|e| match e {
+            TrySendError::Full(_) => Error::Limit(format!("{QUEUE} requests are waiting already; try again later")),
+            TrySendError::Disconnected(_) => gone(),
+        })
+    }
+}
+
+impl Drop for Engine {
+    /// Ends what is running, after the pass that runs now.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has reported itself through its channels.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A job on the engine's thread: a sequence, the tokens that it has still to read, and what becomes of its logits.
+
+use super::request::{Command, Event, FinishReason, Finished, Logits, Request, Token, Usage};
+use crate::error::{Error, Result};
+use crate::kv::SeqId;
+use crate::sample::{Sampler, StopFilter};
+use crate::text::{Detokenizer, Tokenizer};
+use crossbeam::channel::Sender;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Whether a job goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Running,
+    Ended,
+}
+
+pub(super) struct Job {
+    pub seq: SeqId,
+    /// Tokens that have not been through a pass.
+    pending: Vec<u32>,
+    /// Positions read so far.
+    read: usize,
+    work: Work,
+}
+
+enum Work {
+    Generate(Box<Generating>),
+    Evaluate(Sender<Result<Logits>>),
+}
+
+struct Generating {
+    request: Request,
+    events: Sender<Result<Event>>,
+    cancel: Arc<AtomicBool>,
+    tokenizer: Arc<Tokenizer>,
+    context: u32,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stop: StopFilter,
+    usage: Usage,
+    admitted: Instant,
+    first_token: Option<Instant>,
+}
+
+impl Job {
+    /// A job from a command. A command that cannot start is answered here, and gives `None`.
+    pub fn new(command: Command, seq: SeqId, context: u32, vocab: usize, tokenizer: Arc<Tokenizer>) -> Option<Job> {
+        match command {
+            Command::Evaluate { tokens, rows } => match check(&tokens, context, vocab) {
+                Ok(()) if tokens.is_empty() => None,
+                Ok(()) => Some(Job { seq, pending: tokens, read: 0, work: Work::Evaluate(rows) }),
+                Err(e) => {
+                    let _ = rows.send(Err(e));
+                    None
+                }
+            },
+            Command::Generate { request, events, cancel, submitted } => {
+                match Generating::new(request, events.clone(), cancel, tokenizer, context, vocab, submitted) {
+                    Ok((pending, work)) => Some(Job { seq, pending, read: 0, work: Work::Generate(Box::new(work)) }),
+                    Err(e) => {
+                        let _ = events.send(Err(e));
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tokens that have not been through a pass; never empty between passes.
+    pub fn pending(&self) -> &[u32] {
+        &self.pending
+    }
+
+    /// Whether the prompt has been read.
+    pub fn is_decoding(&self) -> bool {
+        matches!(&self.work, Work::Generate(g) if g.first_token.is_some())
+    }
+
+    /// Whether the logits of every row are wanted.
+    pub fn wants_all(&self) -> bool {
+        matches!(self.work, Work::Evaluate(_))
+    }
+
+    /// Ends a generation whose handle was cancelled or dropped.
+    pub fn end_if_cancelled(&mut self) -> bool {
+        match &mut self.work {
+            Work::Generate(g) if g.cancel.load(Ordering::Relaxed) => {
+                g.finish(FinishReason::Cancelled);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Reports an error; the job has ended.
+    pub fn fail(&mut self, e: Error) -> Progress {
+        // A receiver that is gone needs no answer.
+        match &self.work {
+            Work::Generate(g) => drop(g.events.send(Err(e))),
+            Work::Evaluate(rows) => drop(rows.send(Err(e))),
+        }
+        Progress::Ended
+    }
+
+    /// `tokens` of the pending ones went through a pass, which gave these logits.
+    pub fn advance(&mut self, tokens: usize, logits: &mut [f32]) -> Progress {
+        self.pending.drain(..tokens);
+        let first = self.read;
+        self.read += tokens;
+        match &mut self.work {
+            Work::Evaluate(rows) => {
+                let sent = rows.send(Ok(Logits { first, positions: tokens, values: logits.to_vec() }));
+                if sent.is_err() || self.pending.is_empty() { Progress::Ended } else { Progress::Running }
+            }
+            Work::Generate(_) if logits.is_empty() => Progress::Running,
+            Work::Generate(g) => match g.next(logits, self.read) {
+                Ok(Some(token)) => {
+                    self.pending.push(token);
+                    Progress::Running
+                }
+                Ok(None) => Progress::Ended,
+                Err(e) => self.fail(e),
+            },
+        }
+    }
+}
+
+fn check(tokens: &[u32], context: u32, vocab: usize) -> Result<()> {
+    if tokens.len() > context as usize {
+        let n = tokens.len();
+        let problem = format!("the prompt has {n} tokens, the context holds {context}");
+        return Err(Error::Invalid(format!("{problem}; shorten it or raise the context size")));
+    }
+    match tokens.iter().find(|&&t| t as usize >= vocab) {
+        Some(t) => Err(Error::Invalid(format!("token {t} is not in the vocabulary of {vocab}"))),
+        None => Ok(()),
+    }
+}
+
+impl Generating {
+    fn new(
+        mut request: Request,
+        events: Sender<Result<Event>>,
+        cancel: Arc<AtomicBool>,
+        tokenizer: Arc<Tokenizer>,
+        context: u32,
+        vocab: usize,
+        submitted: Instant,
+    ) -> Result<(Vec<u32>, Self)> {
+        let mut prompt = std::mem::take(&mut request.prompt);
+        if prompt.is_empty() {
+            let first = tokenizer.bos().or(tokenizer.eos());
+            prompt.push(first.ok_or_else(|| {
+                Error::Invalid("the prompt is empty and the model has no token to start from; give a prompt".into())
+            })?);
+        }
+        check(&prompt, context, vocab)?;
+        let mut sampler = Sampler::new(request.sampling.clone(), vocab)?;
+        prompt.iter().for_each(|&t| sampler.accept(t));
+        let now = Instant::now();
+        let usage = Usage { prompt_tokens: prompt.len() as u32, queued: now - submitted, ..Usage::default() };
+        let work = Generating {
+            detokenizer: Detokenizer::continuing(request.special),
+            stop: StopFilter::new(request.stop.clone())?,
+            request,
+            events,
+            cancel,
+            tokenizer,
+            context,
+            sampler,
+            usage,
+            admitted: now,
+            first_token: None,
+        };
+        Ok((prompt, work))
+    }
+
+    /// Chooses the next token of a sequence of `len` tokens; `None` when the generation has ended.
+    fn next(&mut self, logits: &mut [f32], len: usize) -> Result<Option<u32>> {
+        if self.request.max_tokens == 0 {
+            self.finish(FinishReason::Length);
+            return Ok(None);
+        }
+        let id = self.sampler.sample(logits)?;
+        self.sampler.accept(id);
+        let now = Instant::now();
+        self.usage.generated_tokens += 1;
+        match self.first_token {
+            None => {
+                self.first_token = Some(now);
+                self.usage.prefill = now - self.admitted;
+            }
+            Some(first) => self.usage.decode = now - first,
+        }
+        if self.tokenizer.is_eog(id) && !self.request.ignore_eos {
+            self.finish(FinishReason::Stop);
+            return Ok(None);
+        }
+        let text = self.detokenizer.push(&self.tokenizer, id);
+        let text = self.stop.push(&text);
+        let heard = self.events.send(Ok(Event::Token(Token { id, text }))).is_ok();
+        let reason = if self.stop.finished().is_some() {
+            FinishReason::Stop
+        } else if !heard {
+            FinishReason::Cancelled
+        } else if self.usage.generated_tokens >= self.request.max_tokens || len >= self.context as usize {
+            FinishReason::Length
+        } else {
+            return Ok(Some(id));
+        };
+        self.finish(reason);
+        Ok(None)
+    }
+
+    /// Sends the last event, with the text that was held back.
+    fn finish(&mut self, reason: FinishReason) {
+        let rest = self.detokenizer.finish();
+        let mut text = self.stop.push(&rest);
+        text.push_str(&self.stop.finish());
+        // A receiver that is gone needs no answer.
+        let _ = self.events.send(Ok(Event::Finished(Finished { reason, text, usage: self.usage })));
+    }
+}

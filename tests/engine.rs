@@ -1,0 +1,218 @@
+//! The engine as its users see it, on tiny models: the same bits for the same request whatever runs beside it, and
+//! every way for a generation to end.
+
+mod common;
+
+use air_rs::engine::{Chunk, Engine, Event, FinishReason, LoadOptions, Outputs, Request, Runner, load};
+use air_rs::format::{Catalogue, gguf};
+use air_rs::quant::Kind;
+use air_rs::sample::Params;
+use common::evaluate;
+use std::path::Path;
+
+fn catalogue(name: &str) -> Catalogue {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
+    gguf::open(&dir.join(format!("{name}.gguf"))).unwrap()
+}
+
+fn runner(name: &str, options: &LoadOptions) -> Runner {
+    load(&catalogue(name), options, &mut |_, _| ()).unwrap().1
+}
+
+fn tokens(n: u32, salt: u32) -> Vec<u32> {
+    (0..n).map(|i| 3 + (i * 7 + i * i * salt + salt) % 30).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// A dense model, one with a window in some layers, one with experts; on both backends.
+fn cases() -> Vec<(&'static str, LoadOptions)> {
+    let base = LoadOptions { max_sequences: 4, ..LoadOptions::default() };
+    let exact = LoadOptions { exact: true, ..base.clone() };
+    ["llama-gqa", "qwen2-window", "qwen3moe-2of6"]
+        .into_iter()
+        .flat_map(|m| [(m, base.clone()), (m, exact.clone())])
+        .collect()
+}
+
+#[test]
+fn chunks_neighbours_and_threads_change_no_bit() {
+    for (model, options) in cases() {
+        let name = format!("{model}, exact {}", options.exact);
+        let prompt = tokens(100, 5);
+        let mut one = runner(model, &LoadOptions { threads: Some(1), ..options.clone() });
+        let want = bits(&evaluate(&mut one, &prompt, 64));
+        for chunk in [1, 7, 64] {
+            let mut two = runner(model, &LoadOptions { threads: Some(2), ..options.clone() });
+            assert_eq!(bits(&evaluate(&mut two, &prompt, chunk)), want, "{name}: chunks of {chunk}, two threads");
+        }
+        // Beside two others, whose rows come before, between and after.
+        let mut r = runner(model, &options);
+        let vocab = r.vocab();
+        let ids = [r.kv().create(), r.kv().create(), r.kv().create()];
+        let others = [tokens(40, 2), tokens(90, 9)];
+        let mut have = vec![];
+        for i in 0..prompt.len() {
+            let part = |t: &[u32]| t.get(i..i + 1).map_or(vec![], <[u32]>::to_vec);
+            let (a, b) = (part(&others[0]), part(&others[1]));
+            let mut chunks = vec![];
+            if !a.is_empty() {
+                chunks.push(Chunk { seq: ids[0], tokens: &a, outputs: Outputs::None });
+            }
+            let mine = chunks.len();
+            chunks.push(Chunk { seq: ids[1], tokens: &prompt[i..i + 1], outputs: Outputs::All });
+            if !b.is_empty() {
+                chunks.push(Chunk { seq: ids[2], tokens: &b, outputs: Outputs::All });
+            }
+            assert_eq!(mine, usize::from(!a.is_empty()));
+            r.run(&chunks).unwrap();
+            have.extend_from_slice(&r.logits()[..vocab]);
+        }
+        assert_eq!(bits(&have), want, "{name}: with neighbours");
+    }
+}
+
+#[test]
+fn forks_and_restores_continue_with_the_same_bits() {
+    for (model, options) in cases() {
+        let mut r = runner(model, &options);
+        let vocab = r.vocab();
+        let (past, next) = (tokens(45, 3), tokens(20, 8));
+        let whole = [past.clone(), next.clone()].concat();
+        let want = bits(&evaluate(&mut r, &whole, 64)[past.len() * vocab..]);
+
+        let original = r.kv().create();
+        r.run(&[Chunk { seq: original, tokens: &past, outputs: Outputs::None }]).unwrap();
+        let fork = r.kv().fork(original);
+        // The original goes elsewhere first, on the page that both share.
+        r.run(&[Chunk { seq: original, tokens: &tokens(20, 1), outputs: Outputs::All }]).unwrap();
+        r.run(&[Chunk { seq: fork, tokens: &next, outputs: Outputs::All }]).unwrap();
+        assert_eq!(bits(r.logits()), want, "{model}: a fork");
+        r.kv().restore(original, past.len() as u32).unwrap();
+        r.run(&[Chunk { seq: original, tokens: &next, outputs: Outputs::All }]).unwrap();
+        assert_eq!(bits(r.logits()), want, "{model}: a restore");
+    }
+}
+
+/// Quantised keys and values stay near the float ones (head sizes are multiples of 32 in the demo model only, so the
+/// tiny models must refuse).
+#[test]
+fn state_formats_that_do_not_fit_the_heads_are_refused() {
+    let options = LoadOptions { k_type: Some(Kind::Q8_0), ..LoadOptions::default() };
+    let e = load(&catalogue("llama-gqa"), &options, &mut |_, _| ()).err().unwrap().to_string();
+    assert!(e.contains("Q8_0") && e.contains("f16"), "{e}");
+    let options = LoadOptions { v_type: Some(Kind::Q6_K), ..LoadOptions::default() };
+    let e = load(&catalogue("llama-gqa"), &options, &mut |_, _| ()).err().unwrap().to_string();
+    assert!(e.contains("Q6_K") && e.contains("q8_0"), "{e}");
+}
+
+fn engine(name: &str, options: LoadOptions) -> Engine {
+    Engine::load(&catalogue(name), &options, &mut |_, _| ()).unwrap()
+}
+
+fn greedy(prompt: Vec<u32>, max_tokens: u32) -> Request {
+    let sampling = Params { temperature: 0.0, ..Params::default() };
+    Request { prompt, max_tokens, sampling, ignore_eos: true, ..Request::default() }
+}
+
+fn ids(e: &Engine, r: Request) -> Vec<u32> {
+    let token = |event| match event {
+        Ok(Event::Token(t)) => Some(t.id),
+        Ok(Event::Finished(_)) => None,
+        Err(e) => panic!("{e}"),
+    };
+    e.submit(r).unwrap().filter_map(token).collect()
+}
+
+#[test]
+fn requests_that_run_together_get_what_they_get_alone() {
+    let e = engine("qwen3-tied", LoadOptions { max_sequences: 3, max_rows: 16, ..LoadOptions::default() });
+    let sampled = |i: u32| {
+        let sampling = Params { temperature: 1.0, seed: Some(u64::from(i)), ..Params::default() };
+        Request { sampling, ..greedy(tokens(5 + i * 9, i), 20) }
+    };
+    let alone: Vec<Vec<u32>> = (0..8).map(|i| ids(&e, sampled(i))).collect();
+    let together: Vec<_> = (0..8).map(|i| e.submit(sampled(i)).unwrap()).collect();
+    for (i, g) in together.into_iter().enumerate() {
+        let have: Vec<u32> = g
+            .filter_map(|event| match event.unwrap() {
+                Event::Token(t) => Some(t.id),
+                Event::Finished(_) => None,
+            })
+            .collect();
+        assert_eq!(have, alone[i], "request {i}");
+    }
+    assert!(alone.iter().all(|a| a.len() == 20));
+    assert_ne!(alone[0], alone[1]);
+}
+
+#[test]
+fn a_generation_ends_at_its_length_and_at_the_context() {
+    let e = engine("llama-gqa", LoadOptions { context: Some(40), ..LoadOptions::default() });
+    let (_, f) = e.submit(greedy(tokens(10, 1), 6)).unwrap().text().unwrap();
+    assert_eq!((f.reason, f.usage.prompt_tokens, f.usage.generated_tokens), (FinishReason::Length, 10, 6));
+    // 40 positions hold the prompt and 30 more tokens; the token after the last position needs none.
+    let (_, f) = e.submit(greedy(tokens(10, 1), 1000)).unwrap().text().unwrap();
+    assert_eq!((f.reason, f.usage.generated_tokens), (FinishReason::Length, 31));
+    let (text, f) = e.submit(greedy(tokens(10, 1), 0)).unwrap().text().unwrap();
+    assert_eq!((text.as_str(), f.reason, f.usage.generated_tokens), ("", FinishReason::Length, 0));
+}
+
+#[test]
+fn bad_requests_are_answered_by_name_and_the_engine_lives() {
+    let e = engine("llama-gqa", LoadOptions { context: Some(40), ..LoadOptions::default() });
+    let error = |r: Request| e.submit(r).unwrap().text().unwrap_err().to_string();
+    let m = error(greedy(tokens(41, 1), 5));
+    assert!(m.contains("41 tokens") && m.contains("40"), "{m}");
+    let m = error(greedy(vec![5, 9999], 5));
+    assert!(m.contains("9999"), "{m}");
+    let m = error(Request { sampling: Params { top_p: 7.0, ..Params::default() }, ..greedy(vec![5], 5) });
+    assert!(m.contains("top_p"), "{m}");
+    let m = error(Request { stop: vec![String::new()], ..greedy(vec![5], 5) });
+    assert!(m.contains("stop"), "{m}");
+    assert!(e.evaluate(vec![1; 41]).unwrap().next().unwrap().is_err());
+    assert_eq!(ids(&e, greedy(vec![], 3)).len(), 3, "an empty prompt starts from BOS");
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_and_is_not_part_of_it() {
+    let e = engine("llama-gqa", LoadOptions::default());
+    let (text, _) = e.submit(greedy(tokens(6, 4), 30)).unwrap().text().unwrap();
+    let chars: Vec<char> = text.chars().collect();
+    let stop: String = chars[8..11].iter().collect();
+    let request = Request { stop: vec![stop.clone()], ..greedy(tokens(6, 4), 30) };
+    let (cut, f) = e.submit(request).unwrap().text().unwrap();
+    assert_eq!(cut, text.split(&stop).next().unwrap());
+    assert_eq!(f.reason, FinishReason::Stop);
+}
+
+#[test]
+fn cancelled_and_dropped_generations_free_their_place() {
+    let e = engine("llama-gqa", LoadOptions { context: Some(256), ..LoadOptions::default() });
+    for _ in 0..5 {
+        let mut g = e.submit(greedy(tokens(4, 1), 200)).unwrap();
+        g.next().unwrap().unwrap();
+        drop(g);
+    }
+    let mut g = e.submit(greedy(tokens(4, 1), 10_000)).unwrap();
+    g.next().unwrap().unwrap();
+    g.cancel();
+    let end = g.last().unwrap().unwrap();
+    // It may have reached the end of its short context before it saw the flag.
+    assert!(matches!(end, Event::Finished(f) if f.reason != FinishReason::Stop));
+    assert_eq!(ids(&e, greedy(tokens(4, 1), 3)).len(), 3);
+}
+
+#[test]
+fn evaluations_give_the_logits_of_every_position() {
+    let e = engine("llama-gqa", LoadOptions { max_rows: 16, exact: true, ..LoadOptions::default() });
+    let prompt = tokens(50, 6);
+    let parts: Vec<_> = e.evaluate(prompt.clone()).unwrap().map(Result::unwrap).collect();
+    let have: Vec<f32> = parts.iter().flat_map(|l| l.values.clone()).collect();
+    assert_eq!(parts.iter().map(|l| l.positions).sum::<usize>(), 50);
+    let mut r = runner("llama-gqa", &LoadOptions { exact: true, ..LoadOptions::default() });
+    assert_eq!(bits(&have), bits(&evaluate(&mut r, &prompt, 50)));
+    assert_eq!(e.evaluate(vec![]).unwrap().count(), 0);
+}

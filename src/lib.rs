@@ -1,10 +1,61 @@
 //! air: an LLM inference engine that runs models larger than the machine's memory.
+//!
+//! # The one law
+//!
+//! A pass over a transformer costs the bytes that it must carry over the slowest link, almost independently of how
+//! many tokens ride on it, until compute catches up. Everything here is shaped by it: weights are kept in their
+//! quantised form and decoded in registers, a pass carries the rows of all sequences at once, and every speed that air
+//! prints was measured and stands beside the limit that the machine's own bandwidth sets.
+//!
+//! # The house
+//!
+//! Imports go down only; `tests/house.rs` enforces it, and that `unsafe` stays in `hal`.
+//!
+//! | floor | modules | what it is |
+//! |---|---|---|
+//! | faces | [`cli`] | what people type |
+//! | engine | [`engine`] | requests, scheduling, one pass after another |
+//! | model | [`arch`], [`lower`] | families as data; from a description to programs and stages |
+//! | memory | [`kv`] | which page of state belongs to which positions of which sequence |
+//! | hands | [`hal`], [`format`](mod@format) | devices; checkpoint files. They do not know each other |
+//! | words | [`quant`], [`op`], [`sample`], [`text`] | number formats, the instruction set, choosing tokens, tokens and text |
+//! | ground | [`error`], [`meta`], [`source`], [`config`] | what everybody needs |
+//!
+//! # A weight's way
+//!
+//! [`format::gguf`] reads a header into a [`format::Catalogue`]: tensors as checked byte ranges, nothing else. [`arch`]
+//! turns the metadata into a [`arch::ModelSpec`], pure data; [`lower`] turns the spec into programs over values, one
+//! for each distinct shape of layer, and stages that bind programs to weights. The engine hands each weight to the
+//! backend, which reads it panel by panel into its own layout.
+//!
+//! # A token's way
+//!
+//! Text becomes ids ([`text::Tokenizer`]), ids become a [`engine::Request`] in a bounded queue; the engine's thread
+//! gives it a sequence, builds a batch of rows (prompts and single tokens of all sequences mixed) and launches every
+//! stage once for all rows. Logits go through the sampler ([`sample`]), the token through the streaming
+//! detokenizer and the stop texts, and out as an [`engine::Event`].
+//!
+//! # The arithmetic
+//!
+//! [`hal::exact`] interprets programs in plain Rust with float64 sums: it is the specification, and agrees with Hugging
+//! Face transformers to 1e-5 on the families' goldens. [`hal::cpu`] is fast. It has *one arithmetic definition per
+//! format*: activations are quantised in fixed blocks, block sums are exact integers, one fused multiply-add per
+//! block in block order, one accumulator per output, attention page by page. So every instruction set, chunking,
+//! thread count and set of neighbours gives the same bits, and tests compare bits.
+//!
+//! # What a change costs
+//!
+//! A dense family: a file in [`arch`] and a row of its table. A number format: a file in [`quant`], a row, and what the
+//! fast backend needs to be fast. An instruction: the enum, the interpreter, the fast backend and a test case.
+//! A setting: a row of [`config`]'s table.
+//!
+//! # Using it as a library
+//!
 
+pub mod config;
 pub mod error;
 pub mod meta;
 pub mod source;
-
-pub mod config;
 
 pub mod op;
 pub mod quant;

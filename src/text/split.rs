@@ -66,7 +66,7 @@ pub(super) fn rule(name: &str) -> Option<&'static Rule> {
     RULES.iter().find(|r| r.names.contains(&name))
 }
 
-/// Every name that [`rule`] knows.
+/// Every name that `rule` knows.
 pub fn pre_tokenizers() -> impl Iterator<Item = &'static str> {
     RULES.iter().flat_map(|r| r.names).copied()
 }

@@ -181,3 +181,131 @@ fn missing_and_broken_models_are_exit_code_1() {
         }
     }
 }
+
+/// `air generate` with a tiny model of random weights.
+fn generate(args: &[&str]) -> Command {
+    let mut c = air(&["generate", "-m"]);
+    c.arg(tiny("llama-gqa.gguf")).args(args);
+    c
+}
+
+fn answer(c: &mut Command) -> String {
+    let o = c.output().unwrap();
+    assert!(o.status.success(), "{}", err(&o));
+    assert!(err(&o).starts_with("device: "), "the device is always said: {}", err(&o));
+    out(&o)
+}
+
+#[test]
+fn the_prompt_comes_from_the_flag_or_from_a_pipe() {
+    let greedy = answer(&mut generate(&["-p", "abc", "-n", "12", "-t", "0"]));
+    assert!(!greedy.is_empty());
+    assert_eq!(answer(generate(&["-n", "12", "-t", "0"]).write_stdin("abc")), greedy);
+    assert_eq!(answer(generate(&["-n", "12", "-t", "0"]).write_stdin("abc\n")), greedy, "one newline is echo's");
+    assert_eq!(answer(&mut generate(&["-p", "abc", "-n", "12", "-t", "0", "--stream"])), greedy);
+    assert_eq!(answer(&mut generate(&["-p", "abc", "-n", "12", "-t", "0", "--exact", "--threads", "1"])), greedy);
+    assert_eq!(answer(&mut generate(&["-p", "abc", "-n", "0"])), "");
+    let by_env = answer(generate(&["-p", "abc", "-t", "0"]).env("AIR_MAX_TOKENS", "12"));
+    assert_eq!(by_env, greedy);
+}
+
+#[test]
+fn an_empty_prompt_starts_from_the_beginning() {
+    let empty = answer(&mut generate(&["-p", "", "-n", "8", "-t", "0"]));
+    assert!(!empty.is_empty());
+    assert_eq!(answer(generate(&["-n", "8", "-t", "0"]).write_stdin("")), empty);
+}
+
+#[test]
+fn a_seed_repeats_the_text() {
+    let with = |seed| answer(&mut generate(&["-p", "abc", "-n", "24", "-t", "1.5", "--top-k", "0", "--seed", seed]));
+    assert_eq!(with("7"), with("7"));
+    assert_ne!(with("7"), with("8"));
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_before_it() {
+    let whole = answer(&mut generate(&["-p", "abc", "-n", "24", "-t", "0"]));
+    let stop: String = whole.chars().skip(6).take(2).collect();
+    let want = &whole[..whole.find(&stop).unwrap()];
+    let o = generate(&["-p", "abc", "-n", "24", "-t", "0", "--json", "--stop", &stop]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!((json["text"].as_str(), json["finish_reason"].as_str()), (Some(want), Some("stop")));
+    for field in ["model", "device", "seed", "prompt_tokens", "generated_tokens", "ttft_ms", "load_ms"] {
+        assert!(!json[field].is_null(), "{field}: {json}");
+    }
+}
+
+#[test]
+fn a_bias_forbids_a_token() {
+    let whole = answer(&mut generate(&["-p", "abc", "-n", "1", "-t", "0"]));
+    let biases: Vec<String> = (0..61).flat_map(|id| ["--logit-bias".into(), format!("{id}=-inf")]).collect();
+    let mut c = generate(&["-p", "abc", "-n", "1", "-t", "0"]);
+    let o = c.args(&biases).output().unwrap();
+    assert_eq!(o.status.code(), Some(1));
+    assert!(err(&o).contains("no token can be chosen"), "{}", err(&o));
+    let o = generate(&["-p", "abc", "-n", "1", "-t", "0", "--logit-bias", "61=1"]).output().unwrap();
+    assert_eq!(o.status.code(), Some(1));
+    assert!(err(&o).contains("logit_bias names token 61; the vocabulary has 61"), "{}", err(&o));
+    assert_eq!(whole.chars().count(), 1);
+}
+
+#[test]
+fn a_prompt_that_cannot_be_read_is_an_error() {
+    let long = "a b c ".repeat(200);
+    let o = generate(&["-p", &long]).output().unwrap();
+    assert_eq!((o.status.code(), out(&o).as_str()), (Some(1), ""));
+    assert!(err(&o).contains("the context holds 256"), "{}", err(&o));
+    let o = generate(&[]).write_stdin(&b"ab\xff"[..]).output().unwrap();
+    assert_eq!(o.status.code(), Some(1));
+    assert_eq!(err(&o), "error: stdin: the prompt is not UTF-8 at byte 2\n");
+}
+
+#[test]
+fn generation_ends_with_the_context() {
+    let o = generate(&["-p", "abc", "-c", "16", "-t", "0", "--json", "--logit-bias", "2=-inf"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!(json["finish_reason"], "length");
+    // Prompt and answer fill it; the last token need not be read any more.
+    let total = json["prompt_tokens"].as_u64().unwrap() + json["generated_tokens"].as_u64().unwrap();
+    assert_eq!(total, 17, "{json}");
+}
+
+#[test]
+fn wrong_generation_flags_are_exit_code_2() {
+    for (args, message) in [
+        (&["-t", "-1"][..], "must be a number, 0 or more"),
+        (&["-t", "nan"], "must be a number, 0 or more"),
+        (&["--top-p", "1.1"], "must be a number from 0 to 1"),
+        (&["--top-k", "-1"], "must be a whole number, 0 or more"),
+        (&["--seed", "1.5"], "must be a whole number, 0 or more"),
+        (&["-n", "many"], "must be a whole number, 0 or more"),
+        (&["--kv-type", "q9_9"], "must be one of f32, f16, q8_0, q4_0"),
+        (&["--threads", "0"], "must be a whole number from 1 to 1024"),
+        (&["--logit-bias", "5"], "must be a token id, `=` and a number"),
+        (&["--json", "--stream"], "cannot be used with"),
+    ] {
+        let o = generate(&["-p", "abc"]).args(args).output().unwrap();
+        assert_eq!(o.status.code(), Some(2), "{args:?}");
+        assert!(err(&o).contains(message), "{args:?}: {}", err(&o));
+    }
+}
+
+#[test]
+fn perplexity_of_a_text() {
+    let text = temp("text.txt", &"abc cab bca ".repeat(60));
+    let run = |args: &[&str]| {
+        let mut c = air(&["perplexity", "--json", "-f", &text, "-m"]);
+        let o = c.arg(tiny("llama-gqa.gguf")).args(args).output().unwrap();
+        assert!(o.status.success(), "{}", err(&o));
+        serde_json::from_slice::<serde_json::Value>(&o.stdout).unwrap()
+    };
+    let (fast, exact) = (run(&["-c", "64"]), run(&["-c", "64", "--exact"]));
+    let value = |j: &serde_json::Value, field: &str| j[field].as_f64().unwrap_or_else(|| panic!("{field}: {j}"));
+    let chunks = value(&exact, "chunks");
+    assert_eq!(value(&exact, "tokens"), 31.0 * chunks, "the second half of each chunk, predicted from inside it");
+    let bits = value(&exact, "nats_per_token") * value(&exact, "tokens") / 2f64.ln() / value(&exact, "bytes");
+    assert!((value(&exact, "bits_per_byte") - bits).abs() < 1e-9);
+    assert!((value(&fast, "perplexity") / value(&exact, "perplexity") - 1.0).abs() < 0.005);
+    assert_eq!(value(&run(&["-c", "64", "--chunks", "2"]), "chunks"), 2.0);
+}

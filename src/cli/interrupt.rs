@@ -2,11 +2,12 @@
 //!
 //! A command that runs long calls `watch` once and `check`s between pieces of work: the first Ctrl-C (or SIGTERM)
 //! sets a flag, so that the command can remove what it has half written; the second ends the process at once with
-//! code 130. A command that does not watch is ended by the first, as usual.
+//! code 130. A command that does not watch is ended by the first, as usual. `forward` hands Ctrl-C to something that
+//! can be cancelled, such as a generation, for as long as it runs.
 
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{SigId, flag};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -40,6 +41,24 @@ pub fn watch() -> Result<Interrupt> {
 pub fn die_on_closed_pipe() -> Result<()> {
     let always = Arc::new(AtomicBool::new(true));
     flag::register_conditional_default(SIGPIPE, always).map(drop).map_err(|e| refused("SIGPIPE", &e))
+}
+
+/// While it lives, Ctrl-C also sets a flag of somebody else.
+#[derive(Debug)]
+pub struct Forward(SigId);
+
+/// Hands Ctrl-C to `flag`.
+///
+/// # Errors
+/// `Io` when the system refuses the handler.
+pub fn forward(flag: Arc<AtomicBool>) -> Result<Forward> {
+    flag::register(SIGINT, flag).map(Forward).map_err(|e| refused("Ctrl-C", &e))
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.0);
+    }
 }
 
 fn refused(signal: &str, e: &std::io::Error) -> Error {

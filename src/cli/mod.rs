@@ -10,11 +10,14 @@
 mod completions;
 mod config;
 mod debug;
+mod generate;
 mod human;
 mod info;
 pub mod interrupt;
 mod model;
+mod perplexity;
 mod progress;
+mod sampling;
 pub mod settings;
 
 use crate::error::{Error, Result};
@@ -31,6 +34,9 @@ struct Air {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(visible_alias = "gen")]
+    Generate(generate::Args),
+    Perplexity(perplexity::Args),
     Info(info::Args),
     Debug(debug::Args),
     Config(config::Args),
@@ -40,6 +46,8 @@ enum Command {
 impl Command {
     fn run(self) -> Result<()> {
         match self {
+            Command::Generate(args) => generate::run(args),
+            Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),
             Command::Debug(args) => debug::run(args),
             Command::Config(args) => config::run(args),
@@ -65,6 +73,12 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the process with exit code 2: the command line was fine by its grammar, but makes no sense here.
+fn usage(problem: &str) -> ! {
+    use clap::CommandFactory;
+    Air::command().error(clap::error::ErrorKind::MissingRequiredArgument, problem).exit()
 }
 
 #[cfg(test)]

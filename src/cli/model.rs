@@ -1,9 +1,9 @@
 //! Opening and loading the model that the settings name.
 
-use super::progress;
 use super::settings::Uses;
+use super::{interrupt, progress};
 use crate::config::Settings;
-use crate::engine::LoadOptions;
+use crate::engine::{Engine, Event, Finished, Generation, LoadOptions};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
 use crate::quant::{Format, Kind};
@@ -60,4 +60,36 @@ pub fn loading() -> (ProgressBar, impl FnMut(u64, u64)) {
         moved.set_length(total);
         moved.set_position(done);
     })
+}
+
+/// Loads the model and says on stderr which device runs it.
+///
+/// # Errors
+/// Those of `open` and `Engine::load`.
+pub fn engine(settings: &Settings, exact: bool) -> Result<Engine> {
+    let options = options(settings, exact)?;
+    let catalogue = open(settings)?;
+    let (bar, mut moved) = loading();
+    let engine = Engine::load(&catalogue, &options, &mut moved)?;
+    bar.finish_and_clear();
+    eprintln!("device: {}", engine.info().device);
+    Ok(engine)
+}
+
+/// Follows a generation to its end. Ctrl-C cancels it; what came until then counts.
+///
+/// # Errors
+/// Those of the generation.
+pub fn follow(generation: Generation, heard: &mut dyn FnMut(&str)) -> Result<Finished> {
+    let _forward = interrupt::forward(generation.cancel_flag())?;
+    for event in generation {
+        match event? {
+            Event::Token(token) => heard(&token.text),
+            Event::Finished(finished) => {
+                heard(&finished.text);
+                return Ok(finished);
+            }
+        }
+    }
+    Err(Error::Engine("the generation ended without its last event".into()))
 }

@@ -11,3 +11,9 @@ fn bar(what: &str, total: u64, template: &str) -> ProgressBar {
 pub fn bytes(what: &str, total: u64) -> ProgressBar {
     bar(what, total, "{msg} {bar:32} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}")
 }
+
+/// Steps done of `total`; the message changes as it goes.
+pub fn steps(what: &str, total: u64) -> ProgressBar {
+    let template = format!("{what} {{pos}} of {{len}} {{bar:32}} {{msg}}, {{eta}} left");
+    bar("", total, &template)
+}

@@ -19,6 +19,7 @@ mod stop;
 mod tests;
 
 pub use params::Params;
+pub use pcg::random_seed;
 pub use stop::StopFilter;
 
 use crate::error::{Error, Result};

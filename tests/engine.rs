@@ -86,10 +86,15 @@ fn forks_and_restores_continue_with_the_same_bits() {
         let original = r.kv().create();
         r.run(&[Chunk { seq: original, tokens: &past, outputs: Outputs::None }]).unwrap();
         let fork = r.kv().fork(original);
-        // The original goes elsewhere first, on the page that both share.
-        r.run(&[Chunk { seq: original, tokens: &tokens(20, 1), outputs: Outputs::All }]).unwrap();
+        // Both go on, in different directions, on the page that they share.
+        let (there, further) = (tokens(10, 1), tokens(10, 2));
+        r.run(&[Chunk { seq: original, tokens: &there, outputs: Outputs::None }]).unwrap();
         r.run(&[Chunk { seq: fork, tokens: &next, outputs: Outputs::All }]).unwrap();
         assert_eq!(bits(r.logits()), want, "{model}: a fork");
+        r.run(&[Chunk { seq: original, tokens: &further, outputs: Outputs::All }]).unwrap();
+        let have = bits(r.logits());
+        let alone = evaluate(&mut r, &[past.clone(), there, further].concat(), 64);
+        assert_eq!(have, bits(&alone[(past.len() + 10) * vocab..]), "{model}: the original after its fork");
         r.kv().restore(original, past.len() as u32).unwrap();
         r.run(&[Chunk { seq: original, tokens: &next, outputs: Outputs::All }]).unwrap();
         assert_eq!(bits(r.logits()), want, "{model}: a restore");
@@ -146,6 +151,22 @@ fn requests_that_run_together_get_what_they_get_alone() {
     }
     assert!(alone.iter().all(|a| a.len() == 20));
     assert_ne!(alone[0], alone[1]);
+}
+
+/// Greedy generation is the argmax of the logits that an evaluation of the same text gives.
+#[test]
+fn greedy_tokens_are_the_largest_logits() {
+    let e = engine("llama-gqa", LoadOptions { max_rows: 16, ..LoadOptions::default() });
+    let prompt = tokens(37, 2);
+    let answer = ids(&e, greedy(prompt.clone(), 12));
+    let whole = [prompt.clone(), answer.clone()].concat();
+    let logits: Vec<f32> = e.evaluate(whole).unwrap().flat_map(|l| l.unwrap().values).collect();
+    let vocab = e.info().spec.vocab;
+    for (i, &id) in answer.iter().enumerate() {
+        let row = &logits[(prompt.len() - 1 + i) * vocab..][..vocab];
+        let best = (0..vocab).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+        assert_eq!(id as usize, best, "token {i}");
+    }
 }
 
 #[test]

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Mutation tests: every patch here breaks the code in one small way, and some test must notice.
+#
+#   tests/mutants/run.sh [NAME …]     # all, or those whose file name contains a NAME
+#
+# The first line of a patch names the tests that must turn red ("Red: --lib kv::"), as arguments of `cargo test`. The
+# mutant must still compile; one that compiles and passes is a hole in the tests, one that no longer applies is stale.
+# Mutants are built in a copy of the tree under target/mutants, never in place.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+tree=$root/target/mutants/tree
+export CARGO_TARGET_DIR=$root/target/mutants/build
+rm -rf "$tree" && mkdir -p "$tree"
+git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$tree" 2>/dev/null
+cd "$tree"
+
+alive=0 killed=0
+for patch in "$root"/tests/mutants/*.patch; do
+    name=$(basename "$patch" .patch)
+    if [[ $# -gt 0 ]]; then
+        wanted=no
+        for n in "$@"; do [[ $name == *$n* ]] && wanted=yes; done
+        [[ $wanted == yes ]] || continue
+    fi
+    read -r -a red < <(sed -n '1s/^Red: //p' "$patch")
+    if ! patch --silent --strip=1 <"$patch" >/dev/null; then
+        echo "STALE    $name: the patch no longer applies"
+        alive=$((alive + 1))
+        git -C "$root" ls-files -z -- src | xargs -0 -I{} cp "$root/{}" "{}"
+        continue
+    fi
+    if ! cargo test --quiet "${red[@]}" --no-run >log 2>&1; then
+        echo "BROKEN   $name: the mutant does not compile"
+        grep -m3 '^error' log
+        alive=$((alive + 1))
+    elif timeout 300 cargo test --quiet "${red[@]}" >log 2>&1; then
+        echo "SURVIVED $name: ${red[*]} passed"
+        alive=$((alive + 1))
+    else
+        echo "killed   $name: $(grep -m1 -oE '^test .*FAILED|panicked at [^:]*:[0-9]+|signal: [0-9]+' log)"
+        killed=$((killed + 1))
+    fi
+    patch --silent --strip=1 --reverse <"$patch" >/dev/null
+done
+echo "$killed mutants killed, $alive alive"
+[[ $alive -eq 0 && $killed -gt 0 ]]

@@ -5,6 +5,7 @@
 
 use super::human;
 use super::settings::{ModelOnly, SettingArgs};
+use super::shares::{self, Share};
 use crate::arch::{self, Ffn, ModelSpec};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
@@ -54,14 +55,6 @@ fn path(args: &Args) -> Result<PathBuf> {
     path.ok_or_else(|| Error::Invalid("no model is named; say `air info FILE`".into()))
 }
 
-/// Tensors of one format.
-struct Share {
-    format: &'static str,
-    tensors: usize,
-    elements: u64,
-    bytes: u64,
-}
-
 struct Report<'a> {
     catalogue: &'a Catalogue,
     spec: Result<ModelSpec>,
@@ -72,17 +65,7 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(catalogue: &'a Catalogue) -> Self {
-        let mut mix: Vec<Share> = Vec::new();
-        for t in catalogue.tensors.values() {
-            let i = mix.iter().position(|s| s.format == t.format.name).unwrap_or_else(|| {
-                mix.push(Share { format: t.format.name, tensors: 0, elements: 0, bytes: 0 });
-                mix.len() - 1
-            });
-            mix[i].tensors += 1;
-            mix[i].elements += t.elements();
-            mix[i].bytes += t.extent.len;
-        }
-        mix.sort_by_key(|s| std::cmp::Reverse(s.bytes));
+        let mix = shares::of(catalogue.tensors.values().map(|t| (t.format.name, t.elements(), t.extent.len)));
         let file_bytes = catalogue.sources.iter().map(|s| s.len()).sum();
         Report { catalogue, spec: arch::spec(catalogue), mix, file_bytes }
     }
@@ -127,7 +110,7 @@ impl<'a> Report<'a> {
     fn text(&self, tensors: bool) -> String {
         let mut out = human::table(&self.summary(), &[]);
         if !self.mix.is_empty() {
-            out += &format!("\nFormats\n{}", human::table(&self.mix_rows(), &[1, 2, 3, 4]));
+            out += &format!("\nFormats\n{}", human::table(&shares::rows(&self.mix), &[1, 2, 3, 4]));
         }
         out += &format!("\nMetadata\n{}", human::table(&self.metadata_rows(), &[]));
         if tensors {
@@ -146,7 +129,7 @@ impl<'a> Report<'a> {
         rows.push(("architecture", self.architecture().unwrap_or_else(|| "not named".into())));
         if !self.mix.is_empty() {
             let (n, bytes) = (self.parameters(), self.bytes());
-            let bits = bits_per_weight(bytes, n);
+            let bits = shares::bits(bytes, n);
             rows.push(("parameters", format!("{} in {}, {bits} bits each", human::count(n), human::bytes(bytes))));
         }
         if let Ok(spec) = &self.spec {
@@ -173,20 +156,6 @@ impl<'a> Report<'a> {
         Some(kind + &pre.unwrap_or_default())
     }
 
-    fn mix_rows(&self) -> Vec<Vec<String>> {
-        let total = self.bytes() as f64;
-        let row = |s: &Share| {
-            vec![
-                s.format.to_string(),
-                format!("{} tensor{}", s.tensors, if s.tensors == 1 { "" } else { "s" }),
-                human::bytes(s.bytes),
-                format!("{:.1}%", s.bytes as f64 / total * 100.0),
-                format!("{} bits", bits_per_weight(s.bytes, s.elements)),
-            ]
-        };
-        self.mix.iter().map(row).collect()
-    }
-
     fn metadata_rows(&self) -> Vec<Vec<String>> {
         let row = |(key, value): (&str, &Value)| vec![human::foreign(key.as_bytes(), SHOWN), show(value)];
         self.catalogue.meta.iter().map(row).collect()
@@ -204,8 +173,6 @@ impl<'a> Report<'a> {
     fn json(&self, tensors: bool) -> Json {
         let metadata: serde_json::Map<String, Json> =
             self.catalogue.meta.iter().map(|(k, v)| (k.to_string(), value_json(v))).collect();
-        let share =
-            |s: &Share| json!({ "format": s.format, "tensors": s.tensors, "elements": s.elements, "bytes": s.bytes });
         let mut out = json!({
             "file": self.catalogue.file(),
             "files": self.catalogue.sources.len(),
@@ -219,7 +186,7 @@ impl<'a> Report<'a> {
             "tokenizer": self.string("tokenizer.ggml.model").map(String::from_utf8_lossy),
             "vocabulary": self.vocabulary(),
             "chat_template": self.string("tokenizer.chat_template").map(String::from_utf8_lossy),
-            "formats": self.mix.iter().map(share).collect::<Vec<_>>(),
+            "formats": shares::json(&self.mix),
             "metadata": metadata,
         });
         if tensors {
@@ -232,10 +199,6 @@ impl<'a> Report<'a> {
         }
         out
     }
-}
-
-fn bits_per_weight(bytes: u64, elements: u64) -> String {
-    format!("{:.2}", bytes as f64 * 8.0 / elements.max(1) as f64)
 }
 
 fn layers(spec: &ModelSpec) -> String {

@@ -17,8 +17,10 @@ pub mod interrupt;
 mod model;
 mod perplexity;
 mod progress;
+mod quantize;
 mod sampling;
 pub mod settings;
+mod shares;
 
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};
@@ -38,6 +40,7 @@ enum Command {
     Generate(generate::Args),
     Perplexity(perplexity::Args),
     Info(info::Args),
+    Quantize(quantize::Args),
     Debug(debug::Args),
     Config(config::Args),
     Completions(completions::Args),
@@ -49,6 +52,7 @@ impl Command {
             Command::Generate(args) => generate::run(args),
             Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),
+            Command::Quantize(args) => quantize::run(args),
             Command::Debug(args) => debug::run(args),
             Command::Config(args) => config::run(args),
             Command::Completions(args) => completions::run(args),

@@ -5,6 +5,7 @@
 //! added and compared with the file's length by `TensorInfo::new`; nothing downstream does arithmetic on
 //! untrusted numbers.
 
+pub mod convert;
 pub mod gguf;
 
 use crate::error::{Error, Result};

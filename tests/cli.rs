@@ -309,3 +309,30 @@ fn perplexity_of_a_text() {
     assert!((value(&fast, "perplexity") / value(&exact, "perplexity") - 1.0).abs() < 0.005);
     assert_eq!(value(&run(&["-c", "64", "--chunks", "2"]), "chunks"), 2.0);
 }
+
+#[test]
+fn bench_reports_every_figure() {
+    let mut c = air(&["bench", "--json", "-p", "1000", "-n", "8", "-r", "2", "-m"]);
+    let o = c.arg(tiny("llama-gqa.gguf")).output().unwrap();
+    assert!(o.status.success(), "{}", err(&o));
+    let text = err(&o);
+    assert!(text.contains("the context holds 256 tokens: measuring 248 of prompt and 8 of answer"), "{text}");
+    assert!(text.lines().any(|l| l.strip_prefix("Mean TPS: ").is_some_and(|x| x.parse::<f64>().is_ok())), "{text}");
+    let json: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    for field in ["/model", "/device", "/io_backend", "/roofline/bound"] {
+        assert!(json.pointer(field).is_some_and(|v| v.is_string()), "{field}: {json}");
+    }
+    let numbers = "n_prompt n_gen runs prefill_tps decode_tps ttft_ms/p50 ttft_ms/p99 load_ms weights_bytes \
+                   bytes_per_token/mem achieved_gbps/mem peak_rss_bytes";
+    for field in numbers.split_whitespace() {
+        let value = json.pointer(&format!("/{field}")).and_then(|v| v.as_f64());
+        assert!(value.is_some_and(|x| x > 0.0), "{field}: {json}");
+    }
+    let number = |field: &str| json.pointer(field).and_then(|v| v.as_f64());
+    if let (Some(predicted), Some(percent)) = (number("/roofline/predicted_tps"), number("/roofline/percent")) {
+        let share = number("/decode_tps").unwrap() / predicted * 100.0;
+        assert!((share - percent).abs() < 1e-6 * share, "{json}");
+    }
+    // Float32 weights but for most rows of the embedding, and 252 positions of 128 bytes.
+    assert!((number("/bytes_per_token/mem").unwrap() - (73_900.0 + 252.0 * 128.0)).abs() < 9_000.0, "{json}");
+}

@@ -6,7 +6,7 @@
 use super::sampling::{self, Generating};
 use super::settings::SettingArgs;
 use super::{human, interrupt, model};
-use crate::engine::{Engine, FinishReason, Finished, Request};
+use crate::engine::{Engine, Finished, Request};
 use crate::error::{Error, Result};
 use serde_json::json;
 use std::io::{IsTerminal, Read, Write};
@@ -77,10 +77,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.stats {
         eprint!("{}", stats(&engine, &finished, seed));
     }
-    match finished.reason {
-        FinishReason::Cancelled => Err(Error::Cancelled),
-        FinishReason::Stop | FinishReason::Length => Ok(()),
-    }
+    model::not_cancelled(finished).map(drop)
 }
 
 fn from_stdin() -> Result<String> {

@@ -7,6 +7,7 @@
 //! Exit codes: 0 for success, 1 for an error while running (printed as `error: …`), 2 for bad usage (clap's), 130
 //! when Ctrl-C ended it. Output to a closed pipe ends the process by SIGPIPE, quietly, as other tools do.
 
+mod bench;
 mod completions;
 mod config;
 mod debug;
@@ -38,6 +39,8 @@ struct Air {
 enum Command {
     #[command(visible_alias = "gen")]
     Generate(generate::Args),
+    #[command(visible_alias = "benchmark")]
+    Bench(bench::Args),
     Perplexity(perplexity::Args),
     Info(info::Args),
     Quantize(quantize::Args),
@@ -50,6 +53,7 @@ impl Command {
     fn run(self) -> Result<()> {
         match self {
             Command::Generate(args) => generate::run(args),
+            Command::Bench(args) => bench::run(args),
             Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),
             Command::Quantize(args) => quantize::run(args),

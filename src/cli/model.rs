@@ -3,7 +3,7 @@
 use super::settings::Uses;
 use super::{interrupt, progress};
 use crate::config::Settings;
-use crate::engine::{Engine, Event, Finished, Generation, LoadOptions};
+use crate::engine::{Engine, Event, FinishReason, Finished, Generation, LoadOptions};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
 use crate::quant::{Format, Kind};
@@ -74,6 +74,14 @@ pub fn engine(settings: &Settings, exact: bool) -> Result<Engine> {
     bar.finish_and_clear();
     eprintln!("device: {}", engine.info().device);
     Ok(engine)
+}
+
+/// The end of a generation, unless Ctrl-C was it.
+///
+/// # Errors
+/// `Cancelled`.
+pub fn not_cancelled(finished: Finished) -> Result<Finished> {
+    if finished.reason == FinishReason::Cancelled { Err(Error::Cancelled) } else { Ok(finished) }
 }
 
 /// Follows a generation to its end. Ctrl-C cancels it; what came until then counts.

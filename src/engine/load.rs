@@ -45,6 +45,14 @@ impl Default for LoadOptions {
     }
 }
 
+impl LoadOptions {
+    /// Formats of keys and of values in the sequence state.
+    pub fn state_formats(&self) -> (&'static Format, &'static Format) {
+        let default = if self.exact { Kind::F32 } else { Kind::F16 };
+        (self.k_type.unwrap_or(default).format(), self.v_type.unwrap_or(default).format())
+    }
+}
+
 /// Bytes of weights loaded so far, and in all. Called from the loading thread.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
@@ -155,8 +163,7 @@ struct State {
 }
 
 fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u64) -> Result<State> {
-    let default = if options.exact { Kind::F32 } else { Kind::F16 };
-    let (k, v) = (options.k_type.unwrap_or(default).format(), options.v_type.unwrap_or(default).format());
+    let (k, v) = options.state_formats();
     for l in lowered.groups.iter().flat_map(|g| &g.layers) {
         for (f, what, dim) in [(k, "keys", l.head_dim), (v, "values", l.v_dim)] {
             state_format(f, what, dim)?;

@@ -10,6 +10,7 @@
 
 pub mod cpu;
 pub mod exact;
+pub mod probe;
 
 use crate::error::Result;
 use crate::op::{Carry, CarryId, Program};

@@ -12,6 +12,8 @@ mod llama;
 mod qwen2;
 mod qwen3;
 mod qwen3moe;
+pub mod shapes;
+pub mod synthetic;
 
 use crate::error::{Error, Result};
 use crate::format::Catalogue;

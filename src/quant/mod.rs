@@ -27,6 +27,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+pub mod random;
 mod refused;
 mod search;
 mod table;

@@ -22,6 +22,7 @@ mod quantize;
 mod sampling;
 pub mod settings;
 mod shares;
+mod synth;
 
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};
@@ -44,6 +45,7 @@ enum Command {
     Perplexity(perplexity::Args),
     Info(info::Args),
     Quantize(quantize::Args),
+    Synth(synth::Args),
     Debug(debug::Args),
     Config(config::Args),
     Completions(completions::Args),
@@ -57,6 +59,7 @@ impl Command {
             Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),
             Command::Quantize(args) => quantize::run(args),
+            Command::Synth(args) => synth::run(args),
             Command::Debug(args) => debug::run(args),
             Command::Config(args) => config::run(args),
             Command::Completions(args) => completions::run(args),

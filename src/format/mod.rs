@@ -7,6 +7,7 @@
 
 pub mod convert;
 pub mod gguf;
+pub mod output;
 
 use crate::error::{Error, Result};
 use crate::meta::Meta;

@@ -35,6 +35,11 @@ impl SplitMix {
     }
 }
 
+/// One seed from several numbers, different for different numbers.
+pub fn seed(parts: &[u64]) -> u64 {
+    parts.iter().fold(0, |seed, &part| SplitMix(seed ^ part).next())
+}
+
 /// Makes blocks of one format and spread.
 #[derive(Debug, Clone)]
 pub struct Blocks {
@@ -68,6 +73,11 @@ impl Blocks {
             Scale::Linear(ratio)
         };
         Blocks { format, scale }
+    }
+
+    /// The format of the blocks.
+    pub fn format(&self) -> &'static Format {
+        self.format
     }
 
     /// Fills `out`, whole blocks, from a seed.

@@ -11,6 +11,7 @@ mod merge;
 mod special;
 mod split;
 mod spm;
+pub mod synthetic;
 #[cfg(test)]
 mod testing;
 mod tokenizer;

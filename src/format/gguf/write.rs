@@ -1,19 +1,18 @@
 //! Writing GGUF version 3, front to back, in bounded memory.
 //!
 //! The header is known before the first tensor byte: names, formats and shapes give all offsets. Then the tensors'
-//! bytes come in order, in chunks of any size. Everything goes to `PATH.part`; `finish` flushes it to the drive and
-//! renames it, so that `PATH` is either a whole model or not there. A writer that is dropped before takes the part
-//! file along. It does not know where the bytes come from, nor does it look into them.
+//! bytes come in order, in chunks of any size, into an `Output`: after `finish` the file is there under its name, and
+//! a writer that is dropped before leaves nothing. It does not know where the bytes come from, nor does it look into
+//! them.
 
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, value};
 use crate::error::{Error, Result};
 use crate::format::data_bytes;
+use crate::format::output::Output;
 use crate::meta::Meta;
 use crate::quant::Format;
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Alignment of tensor data, in bytes.
 const ALIGNMENT: u64 = DEFAULT_ALIGNMENT as u64;
@@ -43,9 +42,7 @@ impl TensorPlan {
 /// A GGUF file in the making.
 #[derive(Debug)]
 pub struct Writer {
-    path: PathBuf,
-    part: PathBuf,
-    file: Option<File>,
+    output: Output,
     /// Bytes of each tensor.
     sizes: Vec<u64>,
     /// The tensor being written.
@@ -66,15 +63,10 @@ impl Writer {
         let mut header = header(meta, tensors, &sizes)?;
         header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
 
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".part");
-        let part = path.with_file_name(name);
-        let file = File::create(&part).map_err(|e| Error::io(part.display().to_string(), "cannot create", &e))?;
         let header_bytes = header.len() as u64;
-        let mut writer =
-            Writer { path: path.into(), part, file: Some(file), sizes, current: 0, written: 0, header_bytes };
-        writer.put(&header)?;
-        Ok(writer)
+        let mut output = Output::create(path)?;
+        output.write(&header)?;
+        Ok(Writer { output, sizes, current: 0, written: 0, header_bytes })
     }
 
     /// Appends bytes of the current tensor; its last byte ends it, and the next bytes belong to the next tensor.
@@ -87,12 +79,12 @@ impl Writer {
             let (have, n) = (bytes.len(), self.current);
             return Err(Error::Invalid(format!("{have} bytes do not fit the {left} that are left of tensor {n}")));
         }
-        self.put(bytes)?;
+        self.output.write(bytes)?;
         self.written += bytes.len() as u64;
         if self.written == self.sizes[self.current] {
             let size = self.written;
             let padding = size.next_multiple_of(ALIGNMENT) - size;
-            self.put(&[0; ALIGNMENT as usize][..padding as usize])?;
+            self.output.write(&[0; ALIGNMENT as usize][..padding as usize])?;
             (self.current, self.written) = (self.current + 1, 0);
         }
         Ok(())
@@ -107,35 +99,12 @@ impl Writer {
     ///
     /// # Errors
     /// `Io`; `Invalid` when tensors are missing. The part file is removed.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
         if self.current != self.sizes.len() {
             let (have, want) = (self.current, self.sizes.len());
             return Err(Error::Invalid(format!("{have} of {want} tensors were written")));
         }
-        let fail = |e: &std::io::Error| Error::io(self.path.display().to_string(), "cannot finish writing", e);
-        let file = self.file.take().expect("the file is there until the writer ends");
-        let done = file.sync_all().and_then(|()| std::fs::rename(&self.part, &self.path));
-        if let Err(e) = &done {
-            self.file = Some(file); // so that drop removes the part file
-            return Err(fail(e));
-        }
-        // The name is on the drive when the folder is. Not every file system lets one open a folder; the data is safe.
-        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let _ = File::open(folder).and_then(|f| f.sync_all());
-        Ok(())
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let file = self.file.as_mut().expect("the file is there until the writer ends");
-        file.write_all(bytes).map_err(|e| Error::io(self.part.display().to_string(), "cannot write", &e))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            let _ = std::fs::remove_file(&self.part); // nothing can be done when even this fails
-        }
+        self.output.finish()
     }
 }
 

@@ -13,6 +13,10 @@ How to run.
     python scripts/train_demo.py --text shakespeare.txt --out src/engine/demo.gguf
     python scripts/train_demo.py --text shakespeare.txt --print-heldout > heldout.txt
 
+`tests/data/heldout.txt` is the first 6049 bytes of the latter (2558 tokens), in
+the middle of a play whose beginning is in the training part: 1.7075 bits per
+byte by the same protocol, easier than the whole, half of which is another play.
+
 Under an hour on two CPU cores with AVX-512 BF16.  `--steps` fixes the length of
 the run and `--minutes` bounds its wall time: the learning rate follows
 whichever of the two is further along, so a slow machine still ends on a
@@ -43,7 +47,12 @@ pairs are (i, i + head_dim/2) here and (2i, 2i + 1) in a llama GGUF, so the rows
 of Q and K are permuted on export.  Extra keys: `air.chat.stop` (string array:
 what ends an answer in chat; in this corpus a blank line ends a speech),
 `air.demo.heldout_bits_per_byte`, `air.demo.unigram_bits_per_byte` (float32),
-`air.demo.command` (the command line of the training run).
+`air.demo.command` (the command line of the training run), `air.demo.steps`
+(optimiser steps taken, fewer than asked for where the clock ended the run).
+
+The committed model took 835 steps of 4096 tokens in 43 minutes on two cores that
+were busy with other work: 2.12 bits per byte held
+out, against 4.85 of the baseline.
 """
 
 import argparse
@@ -266,6 +275,7 @@ def train(torch, model, tokenizer, train_text: str, held_ids, lengths, args):
             bits = bits_per_byte(torch, model, held_ids, lengths)
             print(f"step {step:5d}  held-out {bits:.4f} bits per byte", flush=True)
     print(f"{step} steps, {(time.time() - began) / 60:.1f} minutes")
+    return step
 
 
 # ---------------------------------------------------------------- export
@@ -287,7 +297,8 @@ def quantise_in_place(torch, model):
                 p.copy_(torch.from_numpy(quants.dequantize(blocks, Type.Q8_0)))
 
 
-def export(model, tokenizer, path: str, held_bits: float, unigram_bits: float, command: str):
+def export(model, tokenizer, path: str, held_bits: float, unigram_bits: float, command: str,
+           steps: int):
     import json
 
     import gguf
@@ -336,6 +347,7 @@ def export(model, tokenizer, path: str, held_bits: float, unigram_bits: float, c
     w.add_float32("air.demo.heldout_bits_per_byte", held_bits)
     w.add_float32("air.demo.unigram_bits_per_byte", unigram_bits)
     w.add_string("air.demo.command", command)
+    w.add_uint32("air.demo.steps", steps)
 
     def matrix(name, weight):
         w.add_tensor(name, quants.quantize(weight, Type.Q8_0), raw_dtype=Type.Q8_0)
@@ -423,7 +435,7 @@ def main():
     if args.from_state:
         kept = torch.load(args.from_state)
         model.load_state_dict(kept["weights"])
-        command = kept["command"]
+        command, steps = kept["command"], kept["steps"]
     else:
         defaults = {a.dest: a.default for a in p._actions}
         for key in ("steps", "minutes", "batch", "context", "seed", "dropout", "bpe_dropout", "muon_lr", "adam_lr",
@@ -431,15 +443,15 @@ def main():
             value = getattr(args, key)
             if value != defaults[key]:
                 command += " --" + key.replace("_", "-") + ("" if value is True else f" {value}")
-        train(torch, model, tokenizer, train_bytes.decode(), held_ids, lengths, args)
+        steps = train(torch, model, tokenizer, train_bytes.decode(), held_ids, lengths, args)
         if args.state:
-            torch.save({"weights": model.state_dict(), "command": command}, args.state)
+            torch.save({"weights": model.state_dict(), "command": command, "steps": steps}, args.state)
 
     full = bits_per_byte(torch, model, held_ids, lengths)
     quantise_in_place(torch, model)
     held = bits_per_byte(torch, model, held_ids, lengths)
     print(f"held-out: {full:.4f} bits per byte in float32, {held:.4f} as Q8_0; unigram baseline {unigram:.4f}")
-    export(model, tokenizer, args.out, held, unigram, command)
+    export(model, tokenizer, args.out, held, unigram, command, steps)
     print(sample(torch, model, tokenizer, "ROMEO:\n", 200))
 
 

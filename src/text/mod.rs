@@ -6,6 +6,7 @@
 //! memory and knows no files, no model and no sampling. A text is UTF-8: whoever reads bytes from outside checks them.
 
 mod bpe;
+mod chat;
 mod detokenizer;
 mod merge;
 mod special;
@@ -19,6 +20,7 @@ mod unicode;
 mod unicode_table;
 mod vocab;
 
+pub use chat::{ChatTemplate, Message, RenderOptions};
 pub use detokenizer::Detokenizer;
 pub use split::pre_tokenizers;
 pub use tokenizer::Tokenizer;

@@ -1,0 +1,150 @@
+//! Templates that misbehave, and what they may not do. The rendering of good ones is compared with transformers in
+//! `tests/chat_templates.rs`.
+
+use super::super::testing::{bpe, set, spm};
+use super::*;
+use crate::meta::Value as MetaValue;
+
+fn compile(source: &str) -> Result<ChatTemplate> {
+    ChatTemplate::new(source, "<s>", "</s>")
+}
+
+fn render(source: &str) -> Result<String> {
+    let messages = [Message::new("system", "be brief"), Message::new("user", "hi")];
+    compile(source)?.render(&messages, &RenderOptions::default())
+}
+
+fn error(source: &str) -> String {
+    render(source).expect_err("a template that fails").to_string()
+}
+
+#[test]
+fn a_template_sees_messages_tokens_and_variables() {
+    let source =
+        "{{ bos_token }}{% for m in messages %}{{ m.role }}={{ m['content'] }};{% endfor %}{{ eos_token }}{{ flag }}";
+    let mut options = RenderOptions { add_generation_prompt: false, ..RenderOptions::default() };
+    options.variables.push(("flag".into(), serde_json::json!({"a": [1, 2.5, null, true, "x"]})));
+    let text = compile(source).unwrap().render(&[Message::new("user", "hé")], &options).unwrap();
+    assert_eq!(text, "<s>user=hé;</s>{'a': [1, 2.5, None, True, 'x']}");
+    assert_eq!(render("{% if add_generation_prompt %}go{% endif %}{{ tools is none }}").unwrap(), "goTrue");
+}
+
+#[test]
+fn a_template_that_refuses_says_why() {
+    let e = error("\n\n{{ raise_exception('roles must alternate') }}");
+    assert_eq!(e, "the chat template refuses this conversation: roles must alternate");
+    let e = error("{% for m in messages %}{{ raise_exception('a' ~ loop.index) }}{% endfor %}");
+    assert_eq!(e, "the chat template refuses this conversation: a1");
+}
+
+#[test]
+fn a_broken_template_is_an_error_with_its_line() {
+    for (source, want) in [
+        ("a\n{% if %}", "(line 2 of the template)"),
+        ("{% for m in messages %}", "fails"),
+        ("{{ nothing.at.all }}", "fails: undefined value"),
+        ("{{ unknown() }}", "fails"),
+        ("{{ 1 | nofilter }}", "nofilter"),
+        ("a\n\n{{ ", "line 3: a tag does not end"),
+        ("{% include 'x' %}", "fails"),
+        ("{{ messages | tojson(indent=100000) }}", "too large"),
+        ("{{ 'x' | indent(999999999999) }}", "too large"),
+        ("{{ '%999999999999d' | format(1) }}", "too large"),
+        ("{{ '%*d' | format(999999999, 1) }}", "fails"),
+        ("{{ '{:>99999999999}'.format(1) }}", "too large"),
+        ("{{ 'x' * 99999999999 }}", "too large"),
+        ("{% set s = 'x' * 1000000 %}{{ s.replace('', s) }}", "too large"),
+        ("{{ range(10000000000) }}", "too many"),
+        ("{{ namespace | tojson }}", "fails"),
+    ] {
+        let e = error(source);
+        assert!(e.contains("the chat template") && e.contains(want), "{source}: {e}");
+    }
+}
+
+#[test]
+fn endless_and_enormous_templates_end() {
+    let endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}";
+    assert!(error(endless).contains("does it loop for ever?"), "{}", error(endless));
+    let recursive = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
+    assert!(error(recursive).contains("recursion limit"), "{}", error(recursive));
+    let loud = "{% for i in range(9999) %}{{ '%0999d' | format(1) }}{% endfor %}";
+    assert!(error(loud).contains("writes more than 4194304 bytes"), "{}", error(loud));
+    assert!(error(&"x".repeat(MAX_SOURCE + 1)).contains("the most is 262144"));
+}
+
+/// Each of these recurses once per repetition somewhere: in the scanner, the parser, the code generator, a value.
+#[test]
+fn thousands_of_levels_do_not_overflow_the_stack() {
+    let fill = |n: usize, s: &str| s.repeat(n);
+    let nested = [
+        format!("{{{{ {}1{} }}}}", fill(4000, "("), fill(4000, ")")),
+        format!("{{{{ {}1{} }}}}", fill(4000, "["), fill(4000, "]")),
+        format!("{{{{ {}1{} }}}}", fill(2000, "{1:"), fill(2000, "}")),
+        format!("{{{{ {}1 }}}}", fill(8000, "-")),
+        format!("{{{{ {}1 }}}}", fill(2000, "not ")),
+        format!("{{{{ 1{} }}}}", fill(4000, "+1")),
+        format!("{{{{ 1{} }}}}", fill(4000, "~1")),
+        format!("{{{{ bos_token{} }}}}", fill(4000, ".a")),
+        format!("{{{{ bos_token{} }}}}", fill(2000, "[0]")),
+        format!("{{{{ bos_token{} }}}}", fill(2000, "|e")),
+        format!("{{{{ bos_token{} }}}}", fill(2000, "()")),
+        format!("{{{{ 1{} }}}}", fill(1000, " if 1 else 1")),
+        format!("{{{{ 1{} }}}}", fill(1000, " is odd")),
+        format!("{}{}", fill(20_000, "{%if a%}"), ""),
+        format!("{}{}", fill(9000, "{%if a%}"), fill(9000, "{%endif%}")),
+        format!("{{%if a%}}{}{{%endif%}}", fill(20_000, "{%elif a%}")),
+        format!("{}{}", fill(9000, "{%for a in b%}"), fill(9000, "{%endfor%}")),
+        fill(80_000, "{{"),
+        fill(80_000, "{%"),
+        fill(9000, "{%raw%}"),
+    ];
+    for source in nested {
+        let start: String = source.chars().take(20).collect();
+        match render(&source) {
+            Ok(_) => {}
+            Err(Error::Invalid(_) | Error::Limit(_)) => {}
+            Err(e) => panic!("{start}…: {e}"),
+        }
+    }
+}
+
+#[test]
+fn values_that_nest_as_deep_as_steps_allow_are_written_and_dropped() {
+    for show in ["", "{{ ns.x | tojson }}", "{{ ns.x }}", "{{ ns.x == ns.y }}", "{{ ns.x | string | length }}"] {
+        let source = format!(
+            "{{% set ns = namespace(x=[], y=[]) %}}{{% for i in range(9999) %}}{{% for j in range(99) %}}\
+             {{% set ns.x = [ns.x] %}}{{% set ns.y = [ns.y] %}}{{% endfor %}}{{% if i == 1000 %}}{{% break %}}{{% endif %}}\
+             {{% endfor %}}{show}"
+        );
+        assert!(!matches!(render(&source), Err(Error::Engine(_))), "{show}");
+    }
+}
+
+#[test]
+fn a_panic_of_the_engine_is_an_error() {
+    let template =
+        compile("{{ messages[::-1] | length }}{% for m in messages[::-1] %}{{ m.role }}{% endfor %}").unwrap();
+    let options = RenderOptions::default();
+    assert_eq!(template.render(&[Message::new("user", "")], &options).unwrap(), "1user");
+    assert!(matches!(template.render(&[], &options), Err(Error::Engine(_)) | Ok(_)));
+}
+
+#[test]
+fn a_models_template_comes_with_its_tokens() {
+    let mut meta = spm(&["▁"]);
+    let tokenizer = Tokenizer::from_meta(&meta).unwrap();
+    assert!(ChatTemplate::from_meta(&meta, &tokenizer).unwrap().is_none());
+    set(&mut meta, KEY, MetaValue::String(b"{{ bos_token }}{{ messages[0].content }}{{ eos_token }}".to_vec()));
+    let template = ChatTemplate::from_meta(&meta, &tokenizer).unwrap().unwrap();
+    assert_eq!(template.render(&[Message::new("user", "x")], &RenderOptions::default()).unwrap(), "<s>x</s>");
+    set(&mut meta, KEY, MetaValue::String(b"\n{{ x".to_vec()));
+    let e = ChatTemplate::from_meta(&meta, &tokenizer).unwrap_err().to_string();
+    assert_eq!(e, "vocab.gguf: tokenizer.chat_template at byte 7: the chat template, line 2: a tag does not end");
+    let mut meta = bpe(&[], &[]);
+    let tokenizer = Tokenizer::from_meta(&meta).unwrap();
+    set(&mut meta, KEY, MetaValue::String(b"[{{ bos_token }}]".to_vec()));
+    let template = ChatTemplate::from_meta(&meta, &tokenizer).unwrap().unwrap();
+    assert_eq!(template.render(&[], &RenderOptions::default()).unwrap(), "[]");
+    assert_eq!(template.source(), "[{{ bos_token }}]");
+}

@@ -74,6 +74,8 @@ pub fn run(args: Args) -> Result<()> {
     } else if terminal && !answer.ends_with('\n') {
         println!();
     }
+    // The answer comes before what is said about it, also where both go to one file.
+    std::io::stdout().flush().map_err(|e| Error::io("stdout", "cannot write the answer", &e))?;
     if args.stats {
         eprint!("{}", stats(&engine, &finished, seed));
     }

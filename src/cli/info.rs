@@ -3,15 +3,15 @@
 //! It opens what `gguf::open` accepts, also models that air cannot run, and then says why it cannot. Text from the file is
 //! escaped before it reaches the terminal.
 
-use super::human;
 use super::settings::{ModelOnly, SettingArgs};
 use super::shares::{self, Share};
+use super::{human, model};
 use crate::arch::{self, Ffn, ModelSpec};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::{Catalogue, gguf};
 use crate::meta::{Array, Value};
 use serde_json::{Value as Json, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Characters of a string that are shown.
 const SHOWN: usize = 80;
@@ -36,7 +36,7 @@ pub struct Args {
 
 /// Prints the report.
 pub fn run(args: Args) -> Result<()> {
-    let catalogue = gguf::open(&path(&args)?)?;
+    let catalogue = open(&args)?;
     let report = Report::new(&catalogue);
     if args.json {
         println!("{:#}", report.json(args.tensors));
@@ -46,13 +46,11 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn path(args: &Args) -> Result<PathBuf> {
-    if let Some(file) = &args.file {
-        return Ok(file.clone());
+fn open(args: &Args) -> Result<Catalogue> {
+    match &args.file {
+        Some(file) => gguf::open(file),
+        None => model::open(&args.settings.resolve()?),
     }
-    let settings = args.settings.resolve()?;
-    let path = settings.text("model.path").map(|p| Path::new(p).to_path_buf());
-    path.ok_or_else(|| Error::Invalid("no model is named; say `air info FILE`".into()))
 }
 
 struct Report<'a> {

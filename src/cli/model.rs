@@ -3,7 +3,7 @@
 use super::settings::Uses;
 use super::{interrupt, progress};
 use crate::config::Settings;
-use crate::engine::{Engine, Event, FinishReason, Finished, Generation, LoadOptions};
+use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
 use crate::quant::{Format, Kind};
@@ -22,14 +22,14 @@ impl Uses for Running {
     }
 }
 
-/// Opens the model's file: headers only.
+/// Opens the model's file, or the embedded demo model: headers only.
 ///
 /// # Errors
 /// Those of `gguf::open`.
 pub fn open(settings: &Settings) -> Result<Catalogue> {
     match settings.text("model.path") {
         Some(path) => gguf::open(Path::new(path)),
-        None => Err(Error::Invalid("no model is named; say -m FILE".into())),
+        None => engine::demo(),
     }
 }
 

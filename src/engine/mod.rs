@@ -4,6 +4,7 @@
 //! public interface of the library: the command line and every server stand on it. It knows nothing of JSON,
 //! HTTP or terminals.
 
+mod demo;
 mod job;
 mod load;
 mod memory;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::Catalogue;
 use crate::text::Tokenizer;
 use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
+pub use demo::demo;
 pub use load::{LoadOptions, Progress, load};
 pub use memory::{available as available_memory, cores};
 use request::{Command, gone};

@@ -1,38 +1,16 @@
 //! Vocabularies for models without a trained one.
 //!
 //! A synthetic model needs a tokenizer of exactly as many tokens as its head has rows: one borrowed from a real
-//! model, or the 256 bytes, either filled up with unused tokens.
+//! model and filled up with unused tokens.
 
-use super::bpe::BYTE_CHARS;
 use crate::error::{Error, Result};
-use crate::meta::{Array, Meta, Strings, Value};
+use crate::meta::{Array, Meta, Value};
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const KINDS: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const NORMAL: i32 = 1;
-const CONTROL: i32 = 3;
 const UNUSED: i32 = 5;
-
-/// A byte-level vocabulary without merges: the 256 bytes and `<|endoftext|>`, which ends a text.
-pub fn bytes() -> Meta {
-    let mut meta = Meta::new("the byte vocabulary");
-    let mut tokens = Strings::default();
-    BYTE_CHARS.iter().for_each(|c| tokens.push(c.to_string().as_bytes()));
-    tokens.push(b"<|endoftext|>");
-    let mut kinds = vec![NORMAL; 256];
-    kinds.push(CONTROL);
-    let mut set = |key: &str, value: Value| meta.insert(&format!("tokenizer.ggml.{key}"), value, None);
-    set("model", Value::String(b"gpt2".to_vec()));
-    set("pre", Value::String(b"gpt-2".to_vec()));
-    set("tokens", Value::Array(Array::String(tokens)));
-    set("token_type", Value::Array(Array::I32(kinds)));
-    set("merges", Value::Array(Array::String(Strings::default())));
-    set("bos_token_id", Value::U32(256));
-    set("eos_token_id", Value::U32(256));
-    set("add_bos_token", Value::Bool(false));
-    meta
-}
 
 /// Copies the tokenizer's keys of `from` to `to`, with unused tokens `<|pad_N|>` up to `size` tokens.
 ///
@@ -70,22 +48,27 @@ pub fn copy_padded(from: &Meta, to: &mut Meta, size: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::text::Tokenizer;
+    use crate::text::testing::{bpe, spm};
 
     #[test]
-    fn bytes_are_a_tokenizer() {
-        let mut meta = Meta::new("test");
-        copy_padded(&bytes(), &mut meta, 1000).unwrap();
-        let tokenizer = Tokenizer::from_meta(&meta).unwrap();
-        let ids = tokenizer.encode("aß <|pad_300|>", true, false);
-        assert_eq!(ids[..4], [97, 0xc3, 0x9f, 32]);
-        assert!(ids[4..].iter().all(|&id| id < 256), "{ids:?}");
-        assert_eq!(meta.opt_strings(TOKENS).unwrap().unwrap().len(), 1000);
+    fn padding_is_never_written() {
+        for from in [bpe(&["a b"], &[]), spm(&["a", "b", "<|pad_300|"])] {
+            let mut meta = Meta::new("test");
+            copy_padded(&from, &mut meta, 1000).unwrap();
+            let tokenizer = Tokenizer::from_meta(&meta).unwrap();
+            assert_eq!(tokenizer.len(), 1000);
+            let n = from.opt_strings(TOKENS).unwrap().unwrap().len() as u32;
+            let ids = tokenizer.encode("ab a<|pad_300|>", true, false);
+            assert!(!ids.is_empty() && ids.iter().all(|&id| id < n), "{ids:?}");
+        }
     }
 
     #[test]
     fn a_vocabulary_that_is_too_large() {
-        let error = copy_padded(&bytes(), &mut Meta::new("test"), 256).unwrap_err().to_string();
-        assert!(error.contains("257 tokens are more than the model's 256"), "{error}");
+        let from = bpe(&["a b"], &[]);
+        let n = from.opt_strings(TOKENS).unwrap().unwrap().len();
+        let error = copy_padded(&from, &mut Meta::new("test"), n - 1).unwrap_err().to_string();
+        assert!(error.contains(&format!("{n} tokens are more than the model's {}", n - 1)), "{error}");
         assert!(copy_padded(&Meta::new("empty"), &mut Meta::new("test"), 256).is_err());
     }
 }

@@ -7,6 +7,7 @@ mod write;
 use super::{human, interrupt};
 use crate::arch::shapes::{SHAPES, Shape};
 use crate::arch::synthetic::Tensor;
+use crate::engine;
 use crate::error::{Error, Result};
 use crate::format::gguf::{self, TensorPlan};
 use crate::meta::{Meta, Value};
@@ -134,7 +135,7 @@ impl Model {
         }
         let source = match vocab {
             Some(path) => gguf::open(path)?.meta,
-            None => vocabulary::bytes(),
+            None => engine::demo()?.meta,
         };
         vocabulary::copy_padded(&source, &mut meta, shape.vocab as usize)?;
         let facts = Facts::new(&meta, shape.tied)?;

@@ -33,35 +33,37 @@ def logits(path):
     return np.array(llm.scores[:48], dtype=np.float64)
 
 
-def check(kind, original, ours, theirs):
-    source, a, b = decode(original), decode(ours), decode(theirs)
+def check(kind, source, x, ours, theirs):
+    """`source` and `x`: tensors and logits of the original."""
+    a, b = decode(ours), decode(theirs)
     assert source.keys() == a.keys() == b.keys(), f"{kind}: other tensors"
     worst = 0.0
-    for name, (_, x) in source.items():
+    for name, (_, value) in source.items():
         assert a[name][0] == b[name][0], f"{kind} {name}: {a[name][0]}, but llama.cpp chooses {b[name][0]}"
-        mine, other = (np.sqrt(np.mean((t[name][1] - x) ** 2)) for t in (a, b))
+        mine, other = (np.sqrt(np.mean((t[name][1] - value) ** 2)) for t in (a, b))
         assert mine <= 1.02 * other, f"{kind} {name}: error {mine}, llama.cpp's {other}"
         worst = max(worst, mine / other if other else 0.0)
     keys = gguf.GGUFReader(ours).fields, gguf.GGUFReader(theirs).fields
     for key in ("general.file_type", "general.quantization_version"):
         mine, other = (k[key].contents() for k in keys)
         assert mine == other, f"{kind} {key}: {mine}, llama.cpp writes {other}"
-    x, a, b = logits(original), logits(ours), logits(theirs)
+    a, b = logits(ours), logits(theirs)
     assert np.isfinite(a).all(), f"{kind}: logits that are not finite"
     mine, other = (np.sum((y - x) ** 2) / np.sum(x**2) for y in (a, b))
     assert mine <= 1.5 * other + 1e-9, f"{kind}: logits are {mine} off, llama.cpp's {other}"
-    print(f"{kind}: largest error of a tensor {worst:.3f} of llama.cpp's; NMSE of logits {mine:.2e}, llama.cpp's {other:.2e}")
+    print(f"{kind}: error of a tensor at most {worst:.3f} of llama.cpp's; NMSE of logits {mine:.2e}, its {other:.2e}")
 
 
 def main():
     original, pairs = sys.argv[1], [pair.split("=", 1) for pair in sys.argv[2:]]
+    source, x = decode(original), logits(original)
     with tempfile.TemporaryDirectory() as folder:
         theirs = Path(folder) / "theirs.gguf"
         for kind, ours in pairs:
             params = llama_cpp.llama_model_quantize_default_params()
             params.ftype, params.pure, params.nthread = (FILE_TYPES | PURE)[kind], kind in PURE, 2
             assert llama_cpp.llama_model_quantize(original.encode(), str(theirs).encode(), params) == 0, kind
-            check(kind, original, ours, theirs)
+            check(kind, source, x, ours, theirs)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ fn model(path: &Path, rows: u64, change: impl Fn(&str, &mut Vec<f32>)) {
         ("block_count", LAYERS),
         ("context_length", 64),
         ("embedding_length", rows as u32),
-        ("feed_forward_length", 512),
+        ("feed_forward_length", 256),
         ("attention.head_count", 4),
         ("attention.head_count_kv", 2),
         ("rope.dimension_count", rows as u32 / 4),
@@ -99,9 +99,9 @@ fn model(path: &Path, rows: u64, change: impl Fn(&str, &mut Vec<f32>)) {
             ("attn_v", vec![rows, rows / 2]),
             ("attn_output", vec![rows, rows]),
             ("ffn_norm", vec![rows]),
-            ("ffn_gate", vec![rows, 512]),
-            ("ffn_up", vec![rows, 512]),
-            ("ffn_down", vec![512, rows]),
+            ("ffn_gate", vec![rows, 256]),
+            ("ffn_up", vec![rows, 256]),
+            ("ffn_down", vec![256, rows]),
         ] {
             shapes.push((format!("blk.{i}.{name}.weight"), shape));
         }
@@ -311,7 +311,7 @@ fn files_are_like_those_of_llama_cpp() {
     let oracles = std::env::var("AIR_ORACLES").unwrap_or(format!("{home}/.cache/air-oracles"));
     let python = Path::new(&oracles).join("llama/bin/python");
     if !python.exists() {
-        eprintln!("skipped: {} is not there; scripts/fetch_oracles.sh makes it", python.display());
+        eprintln!("skipped: llama_cpp is not at {}; scripts/fetch_oracles.sh --peers brings it", python.display());
         return;
     }
     let folder = Folder::new("oracle");

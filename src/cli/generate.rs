@@ -3,6 +3,7 @@
 //! The answer alone goes to stdout: as it comes at a terminal or with `--stream`, else in one piece. Ctrl-C ends the
 //! answer; what came until then is printed.
 
+use super::conversation::Conversation;
 use super::sampling::{self, Generating};
 use super::settings::SettingArgs;
 use super::{human, interrupt, model};
@@ -23,6 +24,12 @@ pub struct Args {
     /// Write the text as it comes; the default at a terminal
     #[arg(short, long)]
     stream: bool,
+    /// Put the prompt into the model's chat template, as the user's message
+    #[arg(long)]
+    chat: bool,
+    /// System message of the chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// Use the plain interpreter, the specification, instead of the fast kernels
     #[arg(long)]
     exact: bool,
@@ -49,12 +56,14 @@ pub fn run(args: Args) -> Result<()> {
     let seed = sampling.seed;
     interrupt::watch()?;
     let engine = model::engine(&settings, args.exact)?;
-    let request = Request {
-        prompt: engine.tokenizer().encode(&text, true, true),
-        max_tokens: settings.number("generate.max-tokens").unwrap_or(u32::MAX),
-        sampling,
-        stop: args.flags.stop.clone(),
-        ..Request::default()
+    let max_tokens = settings.number("generate.max-tokens").unwrap_or(u32::MAX);
+    let request = if args.chat {
+        let mut conversation = Conversation::new(&engine, args.system.clone())?;
+        conversation.ask(&text);
+        conversation.request(&engine, sampling, max_tokens, &args.flags.stop)?
+    } else {
+        let prompt = engine.tokenizer().encode(&text, true, true);
+        Request { prompt, max_tokens, sampling, stop: args.flags.stop.clone(), ..Request::default() }
     };
     let terminal = std::io::stdout().is_terminal();
     let stream = !args.json && (args.stream || terminal);
@@ -120,7 +129,8 @@ fn report(engine: &Engine, finished: &Finished, text: &str, seed: Option<u64>) -
     })
 }
 
-fn stats(engine: &Engine, finished: &Finished, seed: Option<u64>) -> String {
+/// What an answer took, for people.
+pub fn stats(engine: &Engine, finished: &Finished, seed: Option<u64>) -> String {
     let (info, usage) = (engine.info(), &finished.usage);
     let rate = |tps: Option<f64>| tps.map_or(String::new(), |t| format!(", {t:.1} tok/s"));
     let mut rows = vec![

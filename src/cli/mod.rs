@@ -8,8 +8,10 @@
 //! when Ctrl-C ended it. Output to a closed pipe ends the process by SIGPIPE, quietly, as other tools do.
 
 mod bench;
+mod chat;
 mod completions;
 mod config;
+mod conversation;
 mod debug;
 mod generate;
 mod human;
@@ -40,6 +42,7 @@ struct Air {
 enum Command {
     #[command(visible_alias = "gen")]
     Generate(generate::Args),
+    Chat(chat::Args),
     #[command(visible_alias = "benchmark")]
     Bench(bench::Args),
     Perplexity(perplexity::Args),
@@ -55,6 +58,7 @@ impl Command {
     fn run(self) -> Result<()> {
         match self {
             Command::Generate(args) => generate::run(args),
+            Command::Chat(args) => chat::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),

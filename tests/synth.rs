@@ -156,7 +156,7 @@ fn real_shapes_with_fewer_layers_and_another_vocabulary() {
     assert_eq!(tokens.len(), 151_936);
     assert_eq!(catalogue.tensors["token_embd.weight"].shape, [1024, 151_936]);
     let error = error_of(&synth("tiny-llama", "Q8_0", &folder.path("x.gguf"), &["--vocab", path.to_str().unwrap()]));
-    assert!(error.contains("151936 tokens are more than the model's 512"), "{error}");
+    assert!(error.contains("151936 tokens are more than the model's 1024"), "{error}");
 }
 
 #[test]

@@ -98,7 +98,7 @@ const TINY: Shape = Shape {
     kv_heads: 2,
     head_dim: 64,
     ffn: 512,
-    vocab: 512,
+    vocab: 1024,
     context: 512,
     ..LLAMA3
 };

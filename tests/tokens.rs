@@ -4,6 +4,7 @@
 //! they are missing a test says so in one line and passes; the tests inside `src/text` need nothing.
 
 use air_rs::format::gguf;
+use air_rs::meta::{Array, Meta, Value as MetaValue};
 use air_rs::text::Tokenizer;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -121,4 +122,64 @@ fn random_unicode_gives_the_ids_of_llama_cpp() {
             );
         }
     }
+}
+
+/// A generator of numbers below `n` (PCG's multiplier, high bits).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as usize) % n
+    }
+
+    fn word(&mut self, parts: &[&str], most: usize) -> String {
+        (0..=self.below(most)).map(|_| parts[self.below(parts.len())]).collect()
+    }
+}
+
+/// A vocabulary of random words, kinds, scores and merges, often broken.
+fn random_meta(random: &mut Random) -> Meta {
+    let parts = ["a", "b", "▁", " ", "<", "|", ">", "<0x41>", "\u{301}", "é", "Ġ", "<s>", "<|im_end|>", "ab", "0"];
+    let mut tokens: Vec<String> = (0..random.below(40)).map(|_| random.word(&parts, 4)).collect();
+    if random.below(8) > 0 {
+        tokens.sort();
+        tokens.dedup();
+    }
+    let n = tokens.len() + usize::from(random.below(10) == 0);
+    let pick = |random: &mut Random| tokens.get(random.below(tokens.len().max(1))).cloned().unwrap_or_default();
+    let merges: Vec<String> = (0..random.below(20)).map(|_| format!("{} {}", pick(random), pick(random))).collect();
+    let strict = random.below(4) > 0;
+    let merges = merges.iter().filter(|m| !strict || tokens.contains(&m.replacen(' ', "", 1)));
+    let kinds = (0..n).map(|_| [1, 1, 1, 1, 1, 1, 2, 3, 4, 5, -1, 9][random.below(12)]).collect();
+    let mut meta = Meta::new("random");
+    let mut set = |key: &str, value| meta.insert(&format!("tokenizer.ggml.{key}"), value, Some(1));
+    set("merges", MetaValue::Array(Array::String(merges.map(String::as_str).collect())));
+    set("token_type", MetaValue::Array(Array::I32(kinds)));
+    set("scores", MetaValue::Array(Array::F32((0..n).map(|_| random.below(7) as f32 - 3.5).collect())));
+    set("tokens", MetaValue::Array(Array::String(tokens.iter().map(String::as_str).collect())));
+    set("model", MetaValue::String(["llama", "gpt2"][random.below(2)].into()));
+    set("pre", MetaValue::String(["gpt-2", "llama-bpe", "qwen2", "falcon", "default"][random.below(5)].into()));
+    if random.below(4) == 0 {
+        set("eos_token_id", MetaValue::U32(random.below(20) as u32));
+    }
+    meta
+}
+
+#[test]
+fn random_vocabularies_are_refused_or_work() {
+    let mut random = Random(7);
+    let parts = ["a", "b", "ab", " ", "  ", "▁", "<s>", "<|im_end|>", "é", "\n", "🦙", "<0x41>", "1", "|", "\u{301}"];
+    let mut works = 0;
+    for _ in 0..20_000 {
+        let Ok(tokenizer) = Tokenizer::from_meta(&random_meta(&mut random)) else { continue };
+        works += 1;
+        let text = random.word(&parts, 60);
+        for special in [false, true] {
+            let ids = tokenizer.encode(&text, special, special);
+            assert!(ids.iter().all(|&id| (id as usize) < tokenizer.len()), "{text:?}");
+            tokenizer.decode(&ids, special);
+        }
+    }
+    assert!(works > 2000, "only {works} of the vocabularies were usable");
 }

@@ -106,17 +106,23 @@ def fnv(pieces) -> str:
     return f"{h:016x}"
 
 
-def golden(name: str) -> dict:
-    path = MODELS / f"ggml-vocab-{name}.gguf"
+def load(path: Path):
+    """A vocabulary without weights: the model, its vocabulary, and the texts of its first special tokens."""
     params = ll.llama_model_default_params()
     params.vocab_only = True
     model = ll.llama_model_load_from_file(str(path).encode(), params)
     assert model, path
     vocab = ll.llama_model_get_vocab(model)
-    n = ll.llama_vocab_n_tokens(vocab)
     unknown, control, user_defined = 1, 8, 16  # enum llama_token_attr
-    specials = [i for i in range(n) if ll.llama_vocab_get_attr(vocab, i) & (unknown | control | user_defined)]
-    texts = [ll.llama_vocab_get_text(vocab, i).decode() for i in specials[:40]]
+    ids = range(ll.llama_vocab_n_tokens(vocab))
+    specials = [i for i in ids if ll.llama_vocab_get_attr(vocab, i) & (unknown | control | user_defined)]
+    return model, vocab, [ll.llama_vocab_get_text(vocab, i).decode() for i in specials[:40]]
+
+
+def golden(name: str) -> dict:
+    path = MODELS / f"ggml-vocab-{name}.gguf"
+    model, vocab, texts = load(path)
+    n = ll.llama_vocab_n_tokens(vocab)
     cases = []
     for i, text in zip(range(CASES), strings(0x5EED ^ n, texts)):
         add_special, parse_special = i % 3 == 0, i % 2 == 0
@@ -145,4 +151,5 @@ def main() -> None:
         print(f"{name}: {len(data['cases'])} texts, {sum(len(c[3]) for c in data['cases'])} tokens")
 
 
-main()
+if __name__ == "__main__":
+    main()

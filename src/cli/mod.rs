@@ -16,6 +16,7 @@ mod debug;
 mod generate;
 mod human;
 mod info;
+mod input;
 pub mod interrupt;
 mod model;
 mod perplexity;
@@ -25,6 +26,7 @@ mod sampling;
 pub mod settings;
 mod shares;
 mod synth;
+mod tokenize;
 
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};
@@ -47,6 +49,7 @@ enum Command {
     Bench(bench::Args),
     Perplexity(perplexity::Args),
     Info(info::Args),
+    Tokenize(tokenize::Args),
     Quantize(quantize::Args),
     Synth(synth::Args),
     Debug(debug::Args),
@@ -62,6 +65,7 @@ impl Command {
             Command::Bench(args) => bench::run(args),
             Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),
+            Command::Tokenize(args) => tokenize::run(args),
             Command::Quantize(args) => quantize::run(args),
             Command::Synth(args) => synth::run(args),
             Command::Debug(args) => debug::run(args),

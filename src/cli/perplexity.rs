@@ -5,7 +5,7 @@
 //! A text shorter than one chunk is one chunk. The chunk's first token is replaced by BOS where the model wants one.
 
 use super::settings::SettingArgs;
-use super::{human, model, progress};
+use super::{human, input, model, progress};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub struct Args {
 /// Measures and prints.
 pub fn run(args: Args) -> Result<()> {
     let settings = args.settings.resolve()?;
-    let text = read(&args.file)?;
+    let text = input::file(&args.file)?;
     let engine = model::engine(&settings, args.exact)?;
     let size = chunk_size(&settings, engine.info().context);
     let tokens = engine.tokenizer().encode(&text, true, false);
@@ -61,15 +61,6 @@ pub fn run(args: Args) -> Result<()> {
         print!("{}", score.text(size, count));
     }
     Ok(())
-}
-
-fn read(path: &std::path::Path) -> Result<String> {
-    let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| Error::io(&name, "cannot read", &e))?;
-    String::from_utf8(bytes).map_err(|e| {
-        let problem = format!("is not UTF-8 at byte {}", e.utf8_error().valid_up_to());
-        Error::Io { file: name, problem }
-    })
 }
 
 /// At least 4, so that there is something to score.

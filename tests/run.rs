@@ -314,3 +314,18 @@ fn ctrl_c_ends_the_answer_and_a_closed_pipe_the_program() {
     assert_eq!(o.status.signal(), Some(13), "SIGPIPE, not {:?}", o.status);
     assert_eq!(err(&o).lines().count(), 1, "only the device: {}", err(&o));
 }
+
+#[test]
+fn a_synthetic_model_that_does_not_exist_is_refused() {
+    for (value, code, message) in [
+        ("llama-3.2-1b", 2, "must be a shape, `:` and a type"),
+        ("nothing-7b:Q4_K_M", 1, "nothing-7b"),
+        ("llama-3.2-1b:Q9", 1, "`Q9` is not a type"),
+    ] {
+        let o = run(&["bench", "--synthetic", value]);
+        assert_eq!(o.status.code(), Some(code), "{value}");
+        assert!(err(&o).contains(message), "{value}: {}", err(&o));
+    }
+    let o = run(&["bench", "--synthetic", "llama-3.2-1b:Q8_0", "-m", "x.gguf"]);
+    assert_eq!(o.status.code(), Some(2));
+}

@@ -8,13 +8,15 @@
 //! rate, and the measured one is shown as its share.
 
 use super::settings::SettingArgs;
-use super::{human, model, progress};
+use super::{human, interrupt, model, progress, synth};
 use crate::arch::{Mixer, ModelSpec};
 use crate::engine::{Engine, LoadOptions, Request, Usage, available_memory, cores};
 use crate::error::{Error, Result};
+use crate::format::gguf;
 use crate::hal::probe;
 use crate::sample::Params;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// Measure how fast a model reads prompts and generates
 #[derive(clap::Args)]
@@ -28,6 +30,10 @@ pub struct Args {
     /// Runs that count
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
+    /// Measure a model of this shape and type with random weights, made in the temporary folder for this run
+    /// (`air synth --list` shows the shapes)
+    #[arg(long, value_name = "SHAPE:QUANT", conflicts_with = "model.path", value_parser = synthetic)]
+    synthetic: Option<(String, String)>,
     /// Use the plain interpreter, the specification, instead of the fast kernels
     #[arg(long)]
     exact: bool,
@@ -42,7 +48,10 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let settings = args.settings.resolve()?;
     let options = model::options(&settings, args.exact)?;
-    let engine = model::engine(&settings, args.exact)?;
+    // Removed when the measuring has ended, however it ends.
+    let made = args.synthetic.as_ref().map(|(shape, quant)| Made::new(shape, quant)).transpose()?;
+    let catalogue = made.as_ref().map_or_else(|| model::open(&settings), |made| gguf::open(&made.path))?;
+    let engine = model::load(&catalogue, &options)?;
     let (n_prompt, n_gen) = clamp(args.n_prompt, args.n_tokens, engine.info().context)?;
     if (n_prompt, n_gen) != (args.n_prompt, args.n_tokens) {
         let context = engine.info().context;
@@ -60,7 +69,8 @@ pub fn run(args: Args) -> Result<()> {
     let peak_rss = peak_rss();
     let bandwidth = bandwidth(options.threads.unwrap_or_else(cores));
     let bytes = engine.info().touched_bytes + state_bytes(&engine.info().spec, &options, n_prompt, n_gen);
-    let report = Report { engine: &engine, n_prompt, n_gen, runs, peak_rss, bandwidth, bytes };
+    let name = made.as_ref().map_or(engine.info().file.clone(), |made| made.name.clone());
+    let report = Report { engine: &engine, name, n_prompt, n_gen, runs, peak_rss, bandwidth, bytes };
     if args.json {
         println!("{:#}", report.json());
         eprintln!("Mean TPS: {:.2}", report.mean_tps());
@@ -69,6 +79,36 @@ pub fn run(args: Args) -> Result<()> {
         println!("Mean TPS: {:.2}", report.mean_tps());
     }
     Ok(())
+}
+
+/// `SHAPE:QUANT`
+fn synthetic(text: &str) -> Result<(String, String), String> {
+    let (shape, quant) = text.split_once(':').ok_or("must be a shape, `:` and a type, such as llama-3.2-1b:Q4_K_M")?;
+    Ok((shape.into(), quant.into()))
+}
+
+/// A synthetic model's file, which goes when this does.
+struct Made {
+    path: PathBuf,
+    name: String,
+}
+
+impl Made {
+    fn new(shape: &str, quant: &str) -> Result<Self> {
+        let name = format!("synthetic {shape}:{quant}");
+        let path = std::env::temp_dir().join(format!("air-bench-{}.gguf", std::process::id()));
+        let interrupt = interrupt::watch()?;
+        synth::create(shape, quant, &path, &interrupt)?;
+        Ok(Made { path, name })
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_file(&self.path) {
+            eprintln!("{}: cannot remove: {e}", self.path.display());
+        }
+    }
 }
 
 /// Bytes per second that the memory gives, unless too little of it is left to find out.
@@ -139,6 +179,7 @@ fn peak_rss() -> Option<u64> {
 
 struct Report<'a> {
     engine: &'a Engine,
+    name: String,
     n_prompt: u32,
     n_gen: u32,
     runs: Vec<Usage>,
@@ -176,7 +217,7 @@ impl Report<'_> {
     fn json(&self) -> Value {
         let info = self.engine.info();
         json!({
-            "model": info.file,
+            "model": self.name,
             "device": info.device,
             "n_prompt": self.n_prompt,
             "n_gen": self.n_gen,
@@ -204,7 +245,7 @@ impl Report<'_> {
         let rate = |bytes_per_second: f64| format!("{}/s", human::bytes(bytes_per_second as u64));
         let runs = self.runs.len();
         let mut rows = vec![
-            ("model", info.file.clone()),
+            ("model", self.name.clone()),
             ("device", info.device.clone()),
             ("measured", format!("{} of prompt, {} of answer, median of {runs}", self.n_prompt, self.n_gen)),
             ("loaded", format!("{} in {:.0} ms", human::bytes(info.weight_bytes), info.load_time.as_secs_f64() * 1e3)),

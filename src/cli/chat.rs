@@ -6,7 +6,7 @@
 use super::conversation::Conversation;
 use super::sampling::{self, Generating};
 use super::settings::SettingArgs;
-use super::{generate, model};
+use super::{generate, human, interrupt, model};
 use crate::config;
 use crate::engine::{Engine, FinishReason, Finished};
 use crate::error::{Error, Result};
@@ -82,6 +82,8 @@ enum Input {
 impl Input {
     fn new() -> Result<Self> {
         if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
+            // The first Ctrl-C ends the answer and with it the program, a second one also while it waits for input.
+            interrupt::watch()?;
             return Ok(Input::Pipe(std::io::stdin().lock()));
         }
         let mut editor = rustyline::DefaultEditor::new().map_err(|e| terminal(&e))?;
@@ -242,10 +244,11 @@ impl Chat {
     }
 
     fn generate(&self, answer: &mut String) -> Result<Finished> {
+        let terminal = std::io::stdout().is_terminal();
         let sampling = self.sampling.clone();
         let request = self.conversation.request(&self.engine, sampling, self.max_tokens, &self.stop)?;
         model::follow(self.engine.submit(request)?, &mut |text| {
-            print!("{text}");
+            print!("{}", if terminal { human::harmless(text) } else { text.into() });
             // A closed pipe ends the process by its signal; any other failure shows at the next write.
             let _ = std::io::stdout().flush();
             answer.push_str(text);

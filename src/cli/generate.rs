@@ -54,8 +54,9 @@ pub fn run(args: Args) -> Result<()> {
     };
     let sampling = sampling::params(&settings, &args.flags);
     let seed = sampling.seed;
-    interrupt::watch()?;
     let engine = model::engine(&settings, args.exact)?;
+    // Until here there is nothing to finish, and Ctrl-C ends the process; from here the second one does.
+    interrupt::watch()?;
     let max_tokens = settings.number("generate.max-tokens").unwrap_or(u32::MAX);
     let request = if args.chat {
         let mut conversation = Conversation::new(&engine, args.system.clone())?;
@@ -70,7 +71,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut answer = String::new();
     let finished = model::follow(engine.submit(request)?, &mut |text| {
         if stream {
-            print!("{text}");
+            print!("{}", if terminal { human::harmless(text) } else { text.into() });
             // A closed pipe ends the process by its signal; any other failure shows at the next write.
             let _ = std::io::stdout().flush();
         }

@@ -1,5 +1,7 @@
 //! Numbers and foreign text for people at a terminal.
 
+use std::borrow::Cow;
+
 /// Bytes in decimal units: `4.37 GB`.
 pub fn bytes(n: u64) -> String {
     scaled(n as f64, &["B", "kB", "MB", "GB", "TB"])
@@ -56,6 +58,16 @@ pub fn foreign(text: &[u8], max: usize) -> String {
     out
 }
 
+/// Generated text for a terminal: control characters other than newline and tab are replaced, because a model's file
+/// could make them commands.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    match text.contains(harmful) {
+        true => text.replace(harmful, "\u{fffd}").into(),
+        false => text.into(),
+    }
+}
+
 /// Characters that change the direction of the text around them, or cannot be seen.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -101,6 +113,12 @@ mod tests {
         assert_eq!(foreign("ab\u{202e}ß".as_bytes(), 99), "ab\\u{202e}ß");
         assert_eq!(foreign(b"abcdef", 3), "abc…");
         assert_eq!(foreign("ßßß".as_bytes(), 3), "ßßß");
+    }
+
+    #[test]
+    fn generated_text_cannot_either() {
+        assert_eq!(harmless("a\tb\nc ä\u{202e}"), "a\tb\nc ä\u{202e}");
+        assert_eq!(harmless("a\x1b[2Jb\r\u{9b}m"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}m");
     }
 
     #[test]

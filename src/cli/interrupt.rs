@@ -43,21 +43,24 @@ pub fn die_on_closed_pipe() -> Result<()> {
     flag::register_conditional_default(SIGPIPE, always).map(drop).map_err(|e| refused("SIGPIPE", &e))
 }
 
-/// While it lives, Ctrl-C also sets a flag of somebody else.
+/// While it lives, Ctrl-C (or SIGTERM) also sets a flag of somebody else.
 #[derive(Debug)]
-pub struct Forward(SigId);
+pub struct Forward(Vec<SigId>);
 
 /// Hands Ctrl-C to `flag`.
 ///
 /// # Errors
 /// `Io` when the system refuses the handler.
 pub fn forward(flag: Arc<AtomicBool>) -> Result<Forward> {
-    flag::register(SIGINT, flag).map(Forward).map_err(|e| refused("Ctrl-C", &e))
+    let ids = [SIGINT, SIGTERM].map(|signal| flag::register(signal, flag.clone()));
+    ids.into_iter().collect::<std::io::Result<_>>().map(Forward).map_err(|e| refused("Ctrl-C", &e))
 }
 
 impl Drop for Forward {
     fn drop(&mut self) {
-        signal_hook::low_level::unregister(self.0);
+        for id in &self.0 {
+            signal_hook::low_level::unregister(*id);
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, Loa
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
 use crate::quant::{Format, Kind};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Settings of every command that runs a model.
 pub const KEYS: [&str; 6] = ["model.path", "model.ctx-size", "cpu.threads", "kv.type", "kv.k-type", "kv.v-type"];
@@ -52,28 +53,42 @@ pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
     })
 }
 
+/// A load that takes no longer than this shows no bar.
+const SHORT: Duration = Duration::from_millis(300);
+
 /// A progress bar for loading, and the function that moves it.
 pub fn loading() -> (ProgressBar, impl FnMut(u64, u64)) {
     let bar = progress::bytes("loading", 0);
-    let moved = bar.clone();
+    bar.set_draw_target(ProgressDrawTarget::hidden());
+    let (moved, start, mut shown) = (bar.clone(), Instant::now(), false);
     (bar, move |done, total| {
+        if !shown && start.elapsed() > SHORT {
+            moved.set_draw_target(ProgressDrawTarget::stderr());
+            shown = true;
+        }
         moved.set_length(total);
         moved.set_position(done);
     })
 }
 
-/// Loads the model and says on stderr which device runs it.
+/// Loads a model and says on stderr which device runs it.
 ///
 /// # Errors
-/// Those of `open` and `Engine::load`.
-pub fn engine(settings: &Settings, exact: bool) -> Result<Engine> {
-    let options = options(settings, exact)?;
-    let catalogue = open(settings)?;
+/// Those of `Engine::load`.
+pub fn load(catalogue: &Catalogue, options: &LoadOptions) -> Result<Engine> {
     let (bar, mut moved) = loading();
-    let engine = Engine::load(&catalogue, &options, &mut moved)?;
+    let engine = Engine::load(catalogue, options, &mut moved)?;
     bar.finish_and_clear();
     eprintln!("device: {}", engine.info().device);
     Ok(engine)
+}
+
+/// Opens and loads the model that the settings name.
+///
+/// # Errors
+/// Those of `options`, `open` and `load`.
+pub fn engine(settings: &Settings, exact: bool) -> Result<Engine> {
+    load(&open(settings)?, &options(settings, exact)?)
 }
 
 /// The end of a generation, unless Ctrl-C was it.

@@ -4,7 +4,8 @@
 
 mod write;
 
-use super::{human, interrupt};
+use super::human;
+use super::interrupt::{self, Interrupt};
 use crate::arch::shapes::{SHAPES, Shape};
 use crate::arch::synthetic::Tensor;
 use crate::engine;
@@ -76,6 +77,14 @@ pub fn run(args: Args) -> Result<()> {
         println!("{}: {}, {size} in {seconds:.1} s, {rate}/s", path.display(), shape.name);
     }
     Ok(())
+}
+
+/// Writes the model of a shape's and a type's name, with the bytes as its vocabulary, and returns the bytes written.
+///
+/// # Errors
+/// As `air synth`.
+pub fn create(shape: &str, quant: &str, path: &Path, interrupt: &Interrupt) -> Result<u64> {
+    write::write(&Model::new(Shape::by_name(shape)?, Type::by_name(quant)?, None)?, path, 0, interrupt)
 }
 
 /// What the matrices become.

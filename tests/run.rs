@@ -329,3 +329,28 @@ fn a_synthetic_model_that_does_not_exist_is_refused() {
     let o = run(&["bench", "--synthetic", "llama-3.2-1b:Q8_0", "-m", "x.gguf"]);
     assert_eq!(o.status.code(), Some(2));
 }
+
+#[test]
+fn a_synthetic_model_is_measured_and_removed() {
+    let folder = Temp::new("synthetic");
+    std::fs::create_dir(&*folder).unwrap();
+    let args = ["bench", "--json", "--synthetic", "tiny-llama:Q8_0", "-p", "4", "-n", "2", "-r", "1", "-c", "16"];
+    let o = air(&args).env("TMPDIR", &*folder).output().unwrap();
+    assert!(o.status.success(), "{}", err(&o));
+    let json: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!(json["model"], "synthetic tiny-llama:Q8_0");
+    std::fs::remove_dir(&*folder).expect("the folder is empty again");
+}
+
+#[test]
+fn without_a_model_the_demo_speaks() {
+    let o = run(&["generate", "-p", "ROMEO:", "-n", "24", "-t", "0", "--json"]);
+    assert!(o.status.success(), "{}", err(&o));
+    let json: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!((json["model"].as_str(), json["generated_tokens"].as_u64()), (Some("embedded demo model"), Some(24)));
+    let text = json["text"].as_str().unwrap();
+    let letters = text.chars().filter(|c| c.is_ascii_alphabetic() || c.is_whitespace()).count();
+    assert!(letters * 10 > text.chars().count() * 8, "mostly words: {text}");
+    let o = air(&["chat", "-t", "0", "-n", "24"]).write_stdin("What news, my lord?\n").output().unwrap();
+    assert!(o.status.success() && out(&o).len() > 2, "{}", err(&o));
+}

@@ -2,8 +2,8 @@
 //!
 //! The weights are such that activations keep their scale: a matrix of fan-in n has standard deviation 1/sqrt(n), norm
 //! weights are one, so after each norm every projection has unit variance. What a layer adds to the residual
-//! stream is scaled down by `BRANCH`; over 80 layers the stream grows by a small factor. The head's gain gives logits
-//! the spread of a trained model's. Routers are sharp, so that the last expert chosen carries little weight and a
+//! stream is a fraction of the embedding, so that the stream grows by a small factor over 80 layers and rounding errors
+//! do not feed on themselves. The head's gain gives logits the spread of a trained model's. Routers are sharp, so that the last expert chosen carries little weight and a
 //! rounding error that exchanges it does little harm.
 //!
 //! It knows nothing of files and quant mixes; the caller picks a format for each tensor.
@@ -12,7 +12,7 @@ use super::shapes::{SHAPES, Shape};
 use crate::error::{Error, Result};
 use crate::meta::{Meta, Value};
 
-/// Gain of the projections that write to the residual stream.
+/// What a projection adds to the residual stream, as a share of the embedding's standard deviation.
 const BRANCH: f32 = 0.25;
 /// Gain of the head: the standard deviation of logits.
 const HEAD: f32 = 4.0;
@@ -91,8 +91,7 @@ impl Shape {
     /// All tensors, in the order of a file.
     pub fn tensors(&self) -> Vec<Tensor> {
         let mut out = Vec::new();
-        let embedding = if self.tied { HEAD * spread(self.width) } else { 1.0 };
-        random(&mut out, "token_embd.weight", &[self.width, self.vocab], embedding);
+        random(&mut out, "token_embd.weight", &[self.width, self.vocab], self.embedding());
         if let Some(factor) = self.rope_stretch {
             let values = stretch(self.head_dim, self.rope_base, factor);
             out.push(Tensor {
@@ -112,6 +111,16 @@ impl Shape {
         out
     }
 
+    /// Standard deviation of the embedding.
+    fn embedding(&self) -> f32 {
+        if self.tied { HEAD * spread(self.width) } else { 1.0 }
+    }
+
+    /// Standard deviation of a projection to the residual stream.
+    fn branch(&self, fan_in: u32) -> f32 {
+        BRANCH * self.embedding() * spread(fan_in)
+    }
+
     fn attention(&self, out: &mut Vec<Tensor>, i: u32) {
         let name = |part: &str| format!("blk.{i}.attn_{part}");
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
@@ -126,13 +135,13 @@ impl Shape {
             ones(out, &name("q_norm.weight"), self.head_dim);
             ones(out, &name("k_norm.weight"), self.head_dim);
         }
-        random(out, &name("output.weight"), &[q, self.width], BRANCH * spread(q));
+        random(out, &name("output.weight"), &[q, self.width], self.branch(q));
     }
 
     fn feed_forward(&self, out: &mut Vec<Tensor>, i: u32) {
         let name = |part: &str| format!("blk.{i}.ffn_{part}.weight");
         let (w, f) = (self.width, self.ffn);
-        let (inner, outer) = (spread(w), BRANCH * spread(f));
+        let (inner, outer) = (spread(w), self.branch(f));
         ones(out, &name("norm"), w);
         match self.experts {
             None => {

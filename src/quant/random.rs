@@ -168,7 +168,11 @@ fn scales(kind: Kind, scale: f32, block: &mut [u8]) {
             same_scales_and_minima(block);
             put_pair(block, 0, scale, 15.5);
         }
-        Kind::Q6_K => put(block, 208, scale),
+        Kind::Q6_K => {
+            // a quarter of their range leaves the half float in which they are counted its precision
+            block[192..208].iter_mut().for_each(|s| *s = (*s as i8 >> 2) as u8);
+            put(block, 208, scale);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! offset and length, also when the file was truncated after it was opened.
 
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -20,7 +21,7 @@ pub struct Source {
 #[derive(Debug)]
 enum Bytes {
     File(File),
-    Static(&'static [u8]),
+    Memory(Cow<'static, [u8]>),
 }
 
 impl Source {
@@ -36,9 +37,10 @@ impl Source {
         Ok(Source { len: meta.len(), name, bytes: Bytes::File(file) })
     }
 
-    /// Bytes that live as long as the program, such as the embedded model.
-    pub fn embedded(name: &str, bytes: &'static [u8]) -> Self {
-        Source { name: name.into(), len: bytes.len() as u64, bytes: Bytes::Static(bytes) }
+    /// Bytes in memory: those of the embedded model, which live as long as the program, or a vector.
+    pub fn embedded(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        Source { name: name.into(), len: bytes.len() as u64, bytes: Bytes::Memory(bytes) }
     }
 
     /// The path or name, for messages.
@@ -63,7 +65,7 @@ impl Source {
             return Err(Error::Io { file: self.name.clone(), problem });
         }
         match &self.bytes {
-            Bytes::Static(bytes) => {
+            Bytes::Memory(bytes) => {
                 let start = offset as usize;
                 buf.copy_from_slice(&bytes[start..start + buf.len()]);
                 Ok(())

@@ -203,6 +203,57 @@ fn bench_reports_every_figure() {
     assert!((number("/bytes_per_token/mem").unwrap() - (73_900.0 + 252.0 * 128.0)).abs() < 9_000.0, "{json}");
 }
 
+#[test]
+fn bench_measures_a_batch_behind_a_depth_when_it_is_told_to() {
+    let args = ["bench", "--wait", "-p", "5", "-n", "3", "-d", "40", "-b", "3", "-r", "2", "-c", "64", "-m"];
+    let mut c = air(&args);
+    c.arg(tiny("llama-gqa.gguf"));
+    let o = c.write_stdin("\n\n\n").output().unwrap();
+    assert!(o.status.success(), "{}", err(&o));
+    let text = String::from_utf8_lossy(&o.stdout).into_owned();
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 4, "ready, two runs, the report: {text}");
+    assert_eq!(lines[0]["ready"], 2);
+    for run in &lines[1..3] {
+        assert!(run["prefill_tps"].as_f64().unwrap() > 0.0 && run["decode_tps"].as_f64().unwrap() > 0.0, "{text}");
+    }
+    assert_eq!((&lines[3]["depth"], &lines[3]["batch"], &lines[3]["runs"]), (&40.into(), &3.into(), &2.into()));
+    let o = air(&args).arg(tiny("llama-gqa.gguf")).output().unwrap();
+    assert_eq!(o.status.code(), Some(1));
+    assert!(err(&o).contains("the input ended before the first run"), "{}", err(&o));
+    let o = air(&["bench", "-d", "61", "-c", "64", "-m"]).arg(tiny("llama-gqa.gguf")).output().unwrap();
+    assert!(err(&o).contains("leaves 3 tokens behind 61"), "{}", err(&o));
+}
+
+#[test]
+fn bench_shows_the_limits_of_the_machine() {
+    let o = air(&["bench", "--limits", "--json", "-p", "4", "-n", "2", "-r", "1", "-m"])
+        .arg(tiny("llama-gqa.gguf"))
+        .output()
+        .unwrap();
+    assert!(o.status.success(), "{}", err(&o));
+    let json: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    let number = |field: &str| json.pointer(field).and_then(serde_json::Value::as_f64);
+    let (int8, f32) = (number("/limits/arithmetic/int8_tops"), number("/limits/arithmetic/f32_tflops"));
+    match (int8, f32) {
+        (Some(int8), Some(f32)) => {
+            assert!(int8 > 0.0 && f32 > 0.0, "{json}");
+            // Float32 weights: their products are limited by the float32 peak.
+            let predicted = number("/roofline/prefill/predicted_tps").unwrap();
+            let ops = number("/prefill_ops_per_token").unwrap();
+            assert!((predicted * ops / (f32 * 1e12) - 1.0).abs() < 1e-6, "{json}");
+        }
+        _ => assert!(err(&o).contains("the arithmetic is not measured"), "{}", err(&o)),
+    }
+    if let Some(memory) =
+        json.pointer("/limits/mem_gbps").and_then(serde_json::Value::as_object).filter(|m| !m.is_empty())
+    {
+        let best = memory.values().filter_map(serde_json::Value::as_f64).fold(0.0, f64::max);
+        assert_eq!(number("/roofline/mem_gbps"), Some(best), "{json}");
+    }
+    assert!(json.pointer("/limits/drive").is_some_and(serde_json::Value::is_null), "the file is too small: {json}");
+}
+
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role[0] }} {{ m.content }} {% endfor %}a";
 
 /// A tiny model that can chat; EOS, token 2, is forbidden where a test needs an answer of a certain length.

@@ -137,8 +137,8 @@ pub static SHAPES: &[Shape] = &[
         experts: Some((128, 8)),
         ..QWEN3
     },
-    Shape { name: "llama-1.5b-bench", width: 2048, layers: 16, head_dim: 64, ffn: 8192, context: 4096, ..PLAIN3 },
-    Shape { name: "llama-3b-bench", width: 3072, layers: 28, heads: 24, ffn: 8192, context: 4096, ..PLAIN3 },
+    Shape { name: "llama-1.5b-bench", width: 2048, layers: 16, head_dim: 64, ffn: 8192, context: 16_384, ..PLAIN3 },
+    Shape { name: "llama-3b-bench", width: 3072, layers: 28, heads: 24, ffn: 8192, context: 16_384, ..PLAIN3 },
     TINY,
     Shape { name: "tiny-mixtral", rope_stretch: None, experts: Some((4, 2)), ..TINY },
     Shape { name: "tiny-qwen2", architecture: "qwen2", rope_stretch: None, tied: true, ..TINY },

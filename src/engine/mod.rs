@@ -65,6 +65,29 @@ pub struct ModelInfo {
     pub load_time: Duration,
 }
 
+impl ModelInfo {
+    /// What `load` made of a checkpoint, and how long that took.
+    ///
+    /// # Errors
+    /// `File` for metadata of the wrong type.
+    pub fn new(catalogue: &Catalogue, spec: ModelSpec, runner: &Runner, load_time: Duration) -> Result<ModelInfo> {
+        let owned = |key: &str| catalogue.meta.opt_str(key).map(|s| s.map(str::to_owned));
+        let stops = catalogue.meta.opt_strings("air.chat.stop")?;
+        Ok(ModelInfo {
+            file: catalogue.file().into(),
+            name: owned("general.name")?,
+            context: runner.context(),
+            chat_template: owned("tokenizer.chat_template")?,
+            chat_stop: stops.map_or(vec![], |s| s.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()),
+            device: runner.description(),
+            weight_bytes: catalogue.tensors.values().map(|t| t.extent.len).sum(),
+            touched_bytes: load::touched_bytes(catalogue, &spec),
+            load_time,
+            spec,
+        })
+    }
+}
+
 impl Engine {
     /// Loads a model; `progress` is told the bytes of weights loaded so far and in all.
     ///
@@ -79,20 +102,7 @@ impl Engine {
             let problem = format!("the vocabulary has {names} tokens, the embedding {rows} rows");
             return Err(catalogue.meta.error("tokenizer.ggml.tokens", problem));
         }
-        let owned = |key: &str| catalogue.meta.opt_str(key).map(|s| s.map(str::to_owned));
-        let stops = catalogue.meta.opt_strings("air.chat.stop")?;
-        let info = ModelInfo {
-            file: catalogue.file().into(),
-            name: owned("general.name")?,
-            context: runner.context(),
-            chat_template: owned("tokenizer.chat_template")?,
-            chat_stop: stops.map_or(vec![], |s| s.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()),
-            device: runner.description(),
-            weight_bytes: catalogue.tensors.values().map(|t| t.extent.len).sum(),
-            touched_bytes: load::touched_bytes(catalogue, &spec),
-            load_time: start.elapsed(),
-            spec,
-        };
+        let info = ModelInfo::new(catalogue, spec, &runner, start.elapsed())?;
         let (commands, inbox) = bounded(QUEUE);
         let scheduler = Scheduler::new(runner, tokenizer.clone(), inbox, options.max_sequences.max(1));
         let thread = std::thread::Builder::new()

@@ -1,7 +1,7 @@
-//! What this machine's memory gives: the limit that decoding is measured against.
+//! What the memory gives: the limit of decoding.
 //!
-//! All threads read disjoint parts of one working set that no cache holds (1 GiB), several times; the fastest pass
-//! counts, because everything that disturbs a pass only slows it. Loads only: decoding writes next to nothing.
+//! All threads read disjoint parts of one working set that no cache holds (1 GiB), several times. Loads only: decoding
+//! writes next to nothing.
 
 use crate::error::{Error, Result};
 use std::hint::black_box;
@@ -12,11 +12,11 @@ pub const WORKING_SET: usize = 1 << 30;
 
 const PASSES: usize = 5;
 
-/// Bytes per second that `threads` threads together read from memory.
+/// Bytes per second that each of these numbers of threads together read from memory.
 ///
 /// # Errors
 /// `Limit` when the working set cannot be allocated.
-pub fn read_bandwidth(threads: usize) -> Result<f64> {
+pub fn read_bandwidth(threads: &[usize]) -> Result<Vec<f64>> {
     let words = WORKING_SET / size_of::<u64>();
     let mut memory: Vec<u64> = Vec::new();
     memory.try_reserve_exact(words).map_err(|_| {
@@ -25,9 +25,12 @@ pub fn read_bandwidth(threads: usize) -> Result<f64> {
     })?;
     // Not zero: pages that were never written would all be the same one.
     memory.resize(words, 1);
-    let part = words.div_ceil(threads.max(1));
-    let fastest = (0..PASSES).map(|_| pass(&memory, part)).fold(f64::INFINITY, f64::min);
-    Ok(WORKING_SET as f64 / fastest)
+    let rate = |&n: &usize| {
+        let part = words.div_ceil(n.max(1));
+        let fastest = (0..PASSES).map(|_| pass(&memory, part)).fold(f64::INFINITY, f64::min);
+        WORKING_SET as f64 / fastest
+    };
+    Ok(threads.iter().map(rate).collect())
 }
 
 /// Seconds in which one thread for each part reads everything.

@@ -1,0 +1,102 @@
+//! The machine's limits, as far as they can be measured now: memory, arithmetic, drive.
+//!
+//! A limit that cannot be measured is absent, and stderr says why. All are rates of this moment: what else runs on the
+//! machine lowers them as it lowers the figures.
+
+use crate::cli::human;
+use crate::engine::{available_memory, cores};
+use crate::error::{Error, Result};
+use crate::format::Catalogue;
+use crate::hal::probe::{self, Arithmetic, Drive};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What the machine gives.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// Threads, and bytes per second that they read from memory together.
+    pub memory: Vec<(usize, f64)>,
+    /// Operations per second of all threads, under the instruction set in use.
+    pub arithmetic: Option<Arithmetic>,
+    /// The drive of the model's file.
+    pub drive: Option<Drive>,
+}
+
+impl Limits {
+    /// The memory alone, with the threads that run the model.
+    pub fn quick(threads: usize) -> Limits {
+        Limits { memory: memory(&[threads]), ..Limits::default() }
+    }
+
+    /// All: the memory with every number of threads that doubles up to all cores, and with those that run the model.
+    pub fn thorough(threads: usize, catalogue: &Catalogue) -> Limits {
+        let mut counts: Vec<usize> =
+            std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < cores()).collect();
+        counts.extend([cores(), threads]);
+        counts.sort_unstable();
+        counts.dedup();
+        let largest = catalogue.sources.iter().max_by_key(|s| s.len());
+        let drive = largest.map_or(Ok(None), |s| probe::drive(Path::new(s.name())));
+        let arithmetic = probe::arithmetic(threads);
+        Limits {
+            memory: memory(&counts),
+            arithmetic: told("arithmetic", arithmetic),
+            drive: told("drive", drive).flatten(),
+        }
+    }
+
+    /// Bytes per second of the number of threads that reads fastest.
+    pub fn best_memory(&self) -> Option<f64> {
+        self.memory.iter().map(|m| m.1).reduce(f64::max)
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let memory: serde_json::Map<String, Value> =
+            self.memory.iter().map(|(threads, rate)| (threads.to_string(), json!(rate / 1e9))).collect();
+        json!({
+            "mem_gbps": memory,
+            "arithmetic": self.arithmetic.as_ref().map(|a| json!({
+                "set": a.set, "int8_tops": a.int8 / 1e12, "f32_tflops": a.f32 / 1e12,
+            })),
+            "drive": self.drive.as_ref().map(|d| json!({
+                "gbps": d.rate / 1e9, "block_bytes": d.block, "depth": d.depth,
+            })),
+        })
+    }
+
+    /// For people.
+    pub fn rows(&self) -> Vec<(&'static str, String)> {
+        let rate = |r: f64| format!("{}/s", human::bytes(r as u64));
+        let threads = |n: usize| format!("{n} thread{}", if n == 1 { "" } else { "s" });
+        let mut rows = vec![];
+        if !self.memory.is_empty() {
+            let each: Vec<_> = self.memory.iter().map(|&(n, r)| format!("{} with {}", rate(r), threads(n))).collect();
+            rows.push(("memory gives", each.join(", ")));
+        }
+        rows.extend(self.arithmetic.as_ref().map(|a| {
+            let (int8, f32) = (a.int8 / 1e12, a.f32 / 1e12);
+            ("cores give", format!("{int8:.2} Top/s of int8, {f32:.2} Tflop/s of float32 ({})", a.set))
+        }));
+        rows.extend(self.drive.as_ref().map(|d| {
+            let block = human::bytes(d.block as u64);
+            ("drive gives", format!("{} (direct reads of {block}, {} at once)", rate(d.rate), d.depth))
+        }));
+        rows
+    }
+}
+
+/// Bytes per second of each number of threads, unless too little memory is left to find out.
+fn memory(threads: &[usize]) -> Vec<(usize, f64)> {
+    let (need, left) = (probe::WORKING_SET as u64 / 4 * 5, available_memory());
+    let measured = match left >= need {
+        true => probe::read_bandwidth(threads),
+        false => Err(Error::Limit(format!("{} are needed, {} are left", human::bytes(need), human::bytes(left)))),
+    };
+    let rates = told("memory's bandwidth", measured).unwrap_or_default();
+    threads.iter().copied().zip(rates).collect()
+}
+
+fn told<T>(what: &str, measured: Result<T>) -> Option<T> {
+    measured.inspect_err(|e| eprintln!("the {what} is not measured: {e}")).ok()
+}

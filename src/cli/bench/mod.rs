@@ -1,0 +1,145 @@
+//! `air bench`: how fast a model reads a prompt and generates, and how much of the machine that is.
+//!
+//! A run reads a prompt and generates greedily after it, for one sequence or a batch of them, at the start of the
+//! context or behind `--depth` tokens that were read before. One run before them warms up and does not count. Figures
+//! are medians over the runs. `runs` makes and times the passes, `work` counts what they carry and compute, `report`
+//! sets the figures beside the machine's limits, which `limits` measures.
+
+mod limits;
+mod report;
+mod runs;
+mod synthetic;
+mod work;
+
+use super::settings::SettingArgs;
+use super::{interrupt, model, progress};
+use crate::engine::{LoadOptions, ModelInfo, cores, load};
+use crate::error::{Error, Result};
+use crate::format::gguf;
+use limits::Limits;
+use report::Report;
+use runs::{Bench, Lengths, Run};
+use serde_json::json;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+use synthetic::Made;
+use work::Work;
+
+/// Measure how fast a model reads prompts and generates
+#[derive(clap::Args)]
+pub struct Args {
+    /// Tokens of the prompt
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    n_prompt: u32,
+    /// Tokens to generate
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..))]
+    n_tokens: u32,
+    /// Tokens that stand before the prompt; they are read once and not timed
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    depth: u32,
+    /// Sequences that run together; rates are of all of them
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    batch: u32,
+    /// Runs that count
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// Measure a model of this shape and type with random weights, made in the temporary folder for this run
+    /// (`air synth --list` shows the shapes)
+    #[arg(long, value_name = "SHAPE:QUANT", conflicts_with = "model.path", value_parser = synthetic::parse)]
+    synthetic: Option<(String, String)>,
+    /// Measure the machine's memory, arithmetic and drive thoroughly, and show the share reached of each
+    #[arg(long)]
+    limits: bool,
+    /// Wait for a line of input before each run and answer it with a line of JSON, to alternate with other programs
+    #[arg(long)]
+    wait: bool,
+    /// Use the plain interpreter, the specification, instead of the fast kernels
+    #[arg(long)]
+    exact: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: SettingArgs<model::Running>,
+}
+
+/// Measures and prints.
+pub fn run(args: Args) -> Result<()> {
+    let settings = args.settings.resolve()?;
+    // Removed when the measuring has ended, however it ends.
+    let made = args.synthetic.as_ref().map(|(shape, quant)| Made::new(shape, quant)).transpose()?;
+    let catalogue = made.as_ref().map_or_else(|| model::open(&settings), |made| gguf::open(&made.path))?;
+    let options = LoadOptions {
+        // A sequence that was read before and those that go on from it share pages, but not the last.
+        max_sequences: args.batch as usize * if args.depth > 0 { 2 } else { 1 },
+        ..model::options(&settings, args.exact)?
+    };
+    let start = Instant::now();
+    let (bar, mut moved) = model::loading();
+    let (spec, runner) = load(&catalogue, &options, &mut moved)?;
+    bar.finish_and_clear();
+    let info = ModelInfo::new(&catalogue, spec, &runner, start.elapsed())?;
+    eprintln!("device: {}", info.device);
+
+    let asked = Lengths { depth: args.depth, prompt: args.n_prompt, answer: args.n_tokens, batch: args.batch };
+    let lengths = asked.clamp(info.context)?;
+    if lengths != asked {
+        let (context, Lengths { prompt, answer, .. }) = (info.context, lengths);
+        eprintln!("the context holds {context} tokens: measuring {prompt} of prompt and {answer} of answer");
+    }
+    let mut bench = Bench::new(runner, lengths, interrupt::watch()?)?;
+    bench.run()?;
+    let runs = if args.wait { on_demand(&mut bench, args.runs)? } else { at_once(&mut bench, args.runs)? };
+
+    // Before the probes, whose working sets are not the model's.
+    let peak_rss = report::peak_rss();
+    let threads = options.threads.unwrap_or_else(cores);
+    let limits = if args.limits { Limits::thorough(threads, &catalogue) } else { Limits::quick(threads) };
+    let work = Work::count(&catalogue, &info, &options, &lengths);
+    let name = made.as_ref().map_or(info.file.clone(), |made| made.name.clone());
+    let report = Report { info: &info, name, lengths, runs, peak_rss, limits, work };
+    if args.json || args.wait {
+        println!("{}", if args.wait { report.json().to_string() } else { format!("{:#}", report.json()) });
+        eprintln!("Mean TPS: {:.2}", report.mean_tps());
+    } else {
+        print!("{}", report.text());
+        println!("Mean TPS: {:.2}", report.mean_tps());
+    }
+    Ok(())
+}
+
+/// All runs, one after the other.
+fn at_once(bench: &mut Bench, n: u32) -> Result<Vec<Run>> {
+    let bar = progress::steps("run", n.into());
+    let mut runs = vec![];
+    for _ in 0..n {
+        runs.push(bench.run()?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(runs)
+}
+
+/// A run for each line of input, at most `n`; fewer when the input ends.
+fn on_demand(bench: &mut Bench, n: u32) -> Result<Vec<Run>> {
+    let mut lines = std::io::stdin().lock().lines();
+    let mut runs = vec![];
+    say(&json!({ "ready": n }))?;
+    while runs.len() < n as usize {
+        match lines.next() {
+            Some(line) => line.map_err(|e| Error::io("standard input", "cannot read", &e))?,
+            None if runs.is_empty() => return Err(Error::Invalid("the input ended before the first run".into())),
+            None => break,
+        };
+        let run = bench.run()?;
+        say(&json!({ "prefill_tps": run.prefill_tps(), "decode_tps": run.decode_tps() }))?;
+        runs.push(run);
+    }
+    Ok(runs)
+}
+
+/// A line of JSON, at once.
+fn say(value: &serde_json::Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{value}").and_then(|()| out.flush()).map_err(|e| Error::io("standard output", "cannot write", &e))
+}

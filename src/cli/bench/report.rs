@@ -1,0 +1,184 @@
+//! Figures beside limits, for people and for programs.
+
+use super::limits::Limits;
+use super::runs::{Lengths, Run};
+use super::work::Work;
+use crate::cli::human;
+use crate::engine::ModelInfo;
+use serde_json::{Value, json};
+
+/// Everything that was measured and counted.
+pub struct Report<'a> {
+    pub info: &'a ModelInfo,
+    pub name: String,
+    pub lengths: Lengths,
+    pub runs: Vec<Run>,
+    pub peak_rss: Option<u64>,
+    pub limits: Limits,
+    pub work: Work,
+}
+
+/// What a limit allows, and the share of it that was reached, in percent.
+struct Share {
+    predicted: f64,
+    percent: f64,
+}
+
+impl Share {
+    fn of(measured: f64, predicted: f64) -> Share {
+        Share { predicted, percent: measured / predicted * 100.0 }
+    }
+}
+
+impl Report<'_> {
+    fn median(&self, f: impl Fn(&Run) -> f64) -> f64 {
+        quantile(&self.runs.iter().map(f).collect::<Vec<_>>(), 0.5)
+    }
+
+    fn prefill_tps(&self) -> f64 {
+        self.median(Run::prefill_tps)
+    }
+
+    fn decode_tps(&self) -> f64 {
+        self.median(Run::decode_tps)
+    }
+
+    /// Tokens of the answers per second, the mean over runs.
+    pub fn mean_tps(&self) -> f64 {
+        self.runs.iter().map(Run::decode_tps).sum::<f64>() / self.runs.len().max(1) as f64
+    }
+
+    fn ttft_ms(&self, q: f64) -> f64 {
+        quantile(&self.runs.iter().map(|r| r.prefill.as_secs_f64() * 1e3).collect::<Vec<_>>(), q)
+    }
+
+    /// Bytes per second that decoding reads.
+    fn decode_bandwidth(&self) -> Option<f64> {
+        Some(self.work.decode_bytes? as f64 * self.decode_tps())
+    }
+
+    /// Decoding, by the memory.
+    fn decode_share(&self) -> Option<Share> {
+        let bytes = self.work.decode_bytes? as f64;
+        Some(Share::of(self.decode_tps(), self.limits.best_memory()? / bytes))
+    }
+
+    /// Reading a prompt, by the arithmetic.
+    fn prefill_share(&self) -> Option<Share> {
+        let a = self.limits.arithmetic.as_ref()?;
+        let peak = if self.work.integers { a.int8 } else { a.f32 };
+        Some(Share::of(self.prefill_tps(), peak / self.work.prefill_ops))
+    }
+
+    /// Bytes per second of loading, and its share of the drive in percent: above 100 when the file was cached.
+    fn load_share(&self) -> Option<Share> {
+        let rate = self.info.weight_bytes as f64 / self.info.load_time.as_secs_f64();
+        Some(Share::of(rate, self.limits.drive.as_ref()?.rate))
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let info = self.info;
+        let share = |s: Option<Share>| s.map(|s| json!({ "predicted_tps": s.predicted, "percent": s.percent }));
+        json!({
+            "model": self.name,
+            "device": info.device,
+            "n_prompt": self.lengths.prompt,
+            "n_gen": self.lengths.answer,
+            "depth": self.lengths.depth,
+            "batch": self.lengths.batch,
+            "runs": self.runs.len(),
+            "prefill_tps": self.prefill_tps(),
+            "decode_tps": self.decode_tps(),
+            "ttft_ms": { "p50": self.ttft_ms(0.5), "p99": self.ttft_ms(0.99) },
+            "load_ms": info.load_time.as_secs_f64() * 1e3,
+            "weights_bytes": info.weight_bytes,
+            "bytes_per_token": { "mem": self.work.decode_bytes },
+            "prefill_ops_per_token": self.work.prefill_ops,
+            "achieved_gbps": { "mem": self.decode_bandwidth().map(|b| b / 1e9) },
+            "roofline": {
+                "bound": "mem",
+                "mem_gbps": self.limits.best_memory().map(|b| b / 1e9),
+                "predicted_tps": self.decode_share().map(|s| s.predicted),
+                "percent": self.decode_share().map(|s| s.percent),
+                "prefill": share(self.prefill_share()),
+                "load_percent_of_drive": self.load_share().map(|s| s.percent),
+            },
+            "limits": self.limits.json(),
+            "peak_rss_bytes": self.peak_rss,
+            "io_backend": "pread",
+        })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let info = self.info;
+        let rate = |bytes_per_second: f64| format!("{}/s", human::bytes(bytes_per_second as u64));
+        let mut rows = vec![
+            ("model", self.name.clone()),
+            ("device", info.device.clone()),
+            ("measured", self.measured()),
+            ("loaded", format!("{} in {:.0} ms", human::bytes(info.weight_bytes), info.load_time.as_secs_f64() * 1e3)),
+            ("prefill", format!("{:.1} tok/s", self.prefill_tps())),
+            ("decode", format!("{:.2} tok/s", self.decode_tps())),
+            ("first token", format!("{:.1} ms (p99 {:.1} ms)", self.ttft_ms(0.5), self.ttft_ms(0.99))),
+        ];
+        rows.extend(self.work.decode_bytes.map(|b| ("read a token", human::bytes(b))));
+        rows.extend(self.decode_bandwidth().map(|b| ("memory read", rate(b))));
+        rows.extend(self.limits.rows());
+        let share = |what, by: &str, s: Share| {
+            (what, format!("{:.2} tok/s by the {by}; {:.1}% reached", s.predicted, s.percent))
+        };
+        rows.extend(self.decode_share().map(|s| share("decode limit", "memory", s)));
+        rows.extend(self.prefill_share().map(|s| share("prefill limit", "cores", s)));
+        rows.extend(self.load_share().map(|s| {
+            let cached = if s.percent > 100.0 { "; the file was cached" } else { "" };
+            ("load limit", format!("{} by the drive; {:.1}% reached{cached}", rate(s.predicted), s.percent))
+        }));
+        rows.extend(self.peak_rss.map(|b| ("peak memory", human::bytes(b))));
+        let rows: Vec<Vec<String>> = rows.into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();
+        human::table(&rows, &[])
+    }
+
+    fn measured(&self) -> String {
+        let Lengths { depth, prompt, answer, batch } = self.lengths;
+        let mut text = format!("{prompt} of prompt, {answer} of answer");
+        if depth > 0 {
+            text += &format!(", behind {depth}");
+        }
+        if batch > 1 {
+            text += &format!(", {batch} sequences together");
+        }
+        text + &format!(", median of {}", self.runs.len())
+    }
+}
+
+/// Most memory that the process has had, in bytes.
+pub fn peak_rss() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// The value at a fraction of the sorted list, by linear interpolation; 0 for an empty list.
+fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let at = q * last as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_interpolate() {
+        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), 2.0);
+        assert_eq!(quantile(&[1.0, 2.0], 0.5), 1.5);
+        assert_eq!(quantile(&[5.0], 0.99), 5.0);
+        assert_eq!(quantile(&[], 0.5), 0.0);
+    }
+}

@@ -1,0 +1,41 @@
+//! `--synthetic`: a model with random weights that is made for the measurement and removed after it.
+
+use crate::cli::{interrupt, synth};
+use crate::error::Result;
+use std::path::PathBuf;
+
+/// `SHAPE:QUANT`
+pub fn parse(text: &str) -> Result<(String, String), String> {
+    let (shape, quant) = text.split_once(':').ok_or("must be a shape, `:` and a type, such as llama-3.2-1b:Q4_K_M")?;
+    Ok((shape.into(), quant.into()))
+}
+
+/// A synthetic model's file, which goes when this does.
+pub struct Made {
+    /// Where it is.
+    pub path: PathBuf,
+    /// For people.
+    pub name: String,
+}
+
+impl Made {
+    /// Makes it in the temporary folder.
+    ///
+    /// # Errors
+    /// Those of `synth::create`.
+    pub fn new(shape: &str, quant: &str) -> Result<Self> {
+        let name = format!("synthetic {shape}:{quant}");
+        let path = std::env::temp_dir().join(format!("air-bench-{}.gguf", std::process::id()));
+        let interrupt = interrupt::watch()?;
+        synth::create(shape, quant, &path, &interrupt)?;
+        Ok(Made { path, name })
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_file(&self.path) {
+            eprintln!("{}: cannot remove: {e}", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What passes carry and compute, counted from the checkpoint's tensors and the lengths of a run: nothing is estimated.
+//!
+//! A decode pass reads every weight that it touches once, for all sequences together, and the keys and values of each
+//! sequence. Which experts several rows touch together depends on the router, so a batch over experts is not
+//! counted. A multiplication and its addition are two operations, as vendors count them.
+
+use super::runs::Lengths;
+use crate::arch::{Ffn, Mixer, ModelSpec};
+use crate::engine::{LoadOptions, ModelInfo};
+use crate::format::Catalogue;
+use crate::quant::Kind;
+
+/// Of one run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Work {
+    /// Bytes read from memory for one token of the answers; none for a batch over experts.
+    pub decode_bytes: Option<u64>,
+    /// Operations of matrix products (weights, and keys and values) for one token of the prompts, on average.
+    pub prefill_ops: f64,
+    /// Whether most of these are of whole numbers: the weights are quantised.
+    pub integers: bool,
+}
+
+impl Work {
+    /// Counts.
+    pub fn count(catalogue: &Catalogue, info: &ModelInfo, options: &LoadOptions, lengths: &Lengths) -> Work {
+        let experts = info.spec.layers.iter().any(|l| matches!(l.ffn, Ffn::Moe { .. }));
+        let batch = u64::from(lengths.batch);
+        // The cache at the middle of the answer.
+        let seen = u64::from(lengths.depth) + u64::from(lengths.prompt) + u64::from(lengths.answer) / 2;
+        let state = state_bytes(&info.spec, options, seen);
+        let float = |kind: Kind| matches!(kind, Kind::F32 | Kind::F16 | Kind::BF16);
+        let elements = |f: &dyn Fn(Kind) -> bool| -> u64 {
+            let layers = catalogue.tensors.values().filter(|t| t.name.starts_with("blk.") && f(t.format.kind));
+            layers.map(|t| t.shape.iter().product::<u64>()).sum()
+        };
+        Work {
+            decode_bytes: (!experts || batch == 1).then(|| info.touched_bytes / batch + state),
+            prefill_ops: prefill_ops(catalogue, &info.spec, lengths),
+            integers: elements(&|k| !float(k)) > elements(&float),
+        }
+    }
+}
+
+/// Bytes of keys and values that a row reads after `positions` of them.
+fn state_bytes(spec: &ModelSpec, options: &LoadOptions, positions: u64) -> u64 {
+    let (k, v) = options.state_formats();
+    let layer = |l: &crate::arch::LayerSpec| {
+        let Mixer::Attention(a) = &l.mixer;
+        let row = k.row_bytes(a.shape.head_dim) + v.row_bytes(a.shape.v_dim);
+        seen(positions, a.shape.window) * (a.shape.kv_heads * row) as u64
+    };
+    spec.layers.iter().map(layer).sum()
+}
+
+fn seen(positions: u64, window: Option<u32>) -> u64 {
+    window.map_or(positions, |w| positions.min(w.into()))
+}
+
+fn prefill_ops(catalogue: &Catalogue, spec: &ModelSpec, lengths: &Lengths) -> f64 {
+    let share = |layer: usize| match spec.layers.get(layer).map(|l| &l.ffn) {
+        Some(&Ffn::Moe { experts, used, .. }) => used as f64 / experts as f64,
+        _ => 1.0,
+    };
+    let mut ops = 0.0;
+    for t in catalogue.tensors.values().filter(|t| t.shape.len() > 1) {
+        let products = 2.0 * t.shape.iter().product::<u64>() as f64;
+        let layer = t.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        ops += match layer {
+            Some(n) if t.name.contains("_exps.") => products * share(n),
+            Some(_) => products,
+            None => 0.0,
+        };
+    }
+    // The head works for the last row of each prompt only.
+    ops += 2.0 * spec.width as f64 * spec.vocab as f64 / f64::from(lengths.prompt);
+    for l in &spec.layers {
+        let Mixer::Attention(a) = &l.mixer;
+        let positions = u64::from(lengths.depth) + u64::from(lengths.prompt) / 2;
+        ops += (2 * a.shape.heads * (a.shape.head_dim + a.shape.v_dim)) as f64 * seen(positions, a.shape.window) as f64;
+    }
+    ops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{demo, load};
+
+    #[test]
+    fn a_batch_reads_the_weights_once_and_every_state() {
+        let catalogue = demo().unwrap();
+        let options = LoadOptions::default();
+        let (spec, runner) = load(&catalogue, &options, &mut |_, _| ()).unwrap();
+        let info = ModelInfo::new(&catalogue, spec, &runner, std::time::Duration::ZERO).unwrap();
+        let count = |depth, batch| {
+            let lengths = Lengths { depth, prompt: 8, answer: 8, batch };
+            Work::count(&catalogue, &info, &options, &lengths)
+        };
+        let (one, deep, four) = (count(0, 1), count(100, 1), count(0, 4));
+        let row = state_bytes(&info.spec, &options, 1);
+        assert_eq!(one.decode_bytes, Some(info.touched_bytes + 12 * row));
+        assert_eq!(deep.decode_bytes, Some(info.touched_bytes + 112 * row));
+        assert_eq!(four.decode_bytes, Some(info.touched_bytes / 4 + 12 * row));
+        assert!(deep.prefill_ops > one.prefill_ops && one.prefill_ops == four.prefill_ops);
+    }
+}

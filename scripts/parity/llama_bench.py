@@ -8,8 +8,8 @@ command is an object:
 
     {"flash": 0 or 1, "context": N, "batch": N, "depth": D, "prompt": P, "answer": N}
 
-It reads P random tokens into each of `batch` sequences behind D that are read once and kept, then decodes N passes of one
-random token of each: what llama-bench times, without sampling. The answer has the seconds of the two parts.
+It reads P random tokens into each of `batch` sequences behind D that are read once and kept, then decodes N passes of
+one random token of each: what llama-bench times, without sampling. The answer has the seconds of the two parts.
 """
 
 import json

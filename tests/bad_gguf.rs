@@ -205,6 +205,10 @@ fn overlapping_tensors() {
     let raw = good();
     let offset = raw.mark("tensor b: name length").offset;
     refuse(&raw.patch("tensor b: offset", &0u64.to_le_bytes()).bytes, "tensor b", offset, "overlaps that of a");
+    // begins inside another and ends behind it
+    let raw = Raw::file(&[], &[("a", &[16], F32, vec![0; 64]), ("b", &[16], F32, vec![0; 64])]);
+    let offset = raw.mark("tensor b: name length").offset;
+    refuse(&raw.patch("tensor b: offset", &32u64.to_le_bytes()).bytes, "tensor b", offset, "overlaps that of a");
 }
 
 #[test]

@@ -184,9 +184,10 @@ pub struct Yarn {
 impl Rope {
     /// Angle of pair `i` at `position`, in radians, in float64; `factor` divides the frequency.
     ///
-    /// Backends tabulate sine and cosine from this one definition.
+    /// Backends tabulate sine and cosine from this one definition. Its power is the pure Rust one: a C library's bits
+    /// vary.
     pub fn angle(&self, position: u32, i: usize, factor: f32) -> f64 {
-        let theta = f64::from(self.base).powf(-2.0 * i as f64 / self.dims as f64) / f64::from(factor);
+        let theta = libm::pow(f64::from(self.base), -2.0 * i as f64 / self.dims as f64) / f64::from(factor);
         let plain = f64::from(position) * theta;
         let interpolated = plain * f64::from(self.scale);
         match self.yarn {

@@ -1,1 +1,142 @@
 //! The fast CPU backend.
+//!
+//! One arithmetic definition for each format, the same bits under every instruction set, number of rows, chunking and
+//! number of threads (`matmul`, `activation`, `math`, `attention` say which): `simd` has the sixteen-lane
+//! primitives, `isa` the kernels compiled for each set, `layout` how weights lie, `pages` how keys and values
+//! lie, `schedule` what of a program runs together, `launch` how it runs, `pool` the threads.
+//! It does not know model families, files or requests.
+
+mod activation;
+mod attention;
+mod isa;
+mod jobs;
+mod launch;
+mod layout;
+mod math;
+mod matmul;
+mod memory;
+mod pages;
+mod pool;
+mod rope;
+mod schedule;
+mod simd;
+mod values;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use isa::Isa;
+
+use super::{Backend, Batch, Bindings, ProgramId, ReadRows, Reservation, WeightDesc, WeightId};
+use crate::error::{Error, Result};
+use crate::op::{CarryId, Program};
+use isa::Kernels;
+use jobs::Inputs;
+use launch::Scratch;
+use pages::Pages;
+use pool::Pool;
+use schedule::Schedule;
+use std::sync::Mutex;
+use values::Values;
+use weights::Weight;
+
+/// What of the machine to use.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuOptions {
+    /// Threads; by default as many as the process may run at once (its affinity and its cgroup's quota).
+    pub threads: Option<usize>,
+    /// Instruction set; by default `AIR_CPU`, else the best one.
+    pub isa: Option<Isa>,
+}
+
+/// The backend.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    kernels: &'static Kernels,
+    pool: Pool,
+    weights: Vec<Weight>,
+    programs: Vec<Schedule>,
+    values: Values,
+    inputs: Inputs,
+    kv: Vec<Pages>,
+    turns: rope::Tables,
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+impl Cpu {
+    /// A backend on this machine's processor.
+    ///
+    /// # Errors
+    /// `Invalid` or `Unsupported` for an instruction set that is unknown or absent; `Limit` where the system
+    /// refuses threads.
+    pub fn new(options: CpuOptions) -> Result<Box<dyn Backend>> {
+        let named = std::env::var("AIR_CPU").ok();
+        let isa = Isa::choose(options.isa, named.as_deref())?;
+        let available = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = options.threads.unwrap_or_else(available).max(1);
+        Ok(Box::new(Cpu {
+            isa,
+            kernels: isa.kernels(),
+            pool: Pool::new(threads)?,
+            weights: vec![],
+            programs: vec![],
+            values: Values::new(0, &[], 0, 0)?,
+            inputs: Inputs::default(),
+            kv: vec![],
+            turns: rope::Tables::default(),
+            scratch: (0..threads).map(|_| Mutex::default()).collect(),
+        }))
+    }
+}
+
+impl Backend for Cpu {
+    fn description(&self) -> String {
+        let n = self.pool.threads();
+        format!("cpu: {}, {n} thread{}", self.isa.title(), if n == 1 { "" } else { "s" })
+    }
+
+    fn load(&mut self, weight: &WeightDesc, read: &ReadRows) -> Result<WeightId> {
+        let loaded = weights::load(&mut self.pool, weight, read)?;
+        self.weights.push(loaded);
+        Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn compile(&mut self, program: &Program) -> Result<ProgramId> {
+        self.programs.push(Schedule::new(program)?);
+        Ok(ProgramId(self.programs.len() as u32 - 1))
+    }
+
+    fn reserve(&mut self, r: &Reservation) -> Result<()> {
+        let widest = |f: fn(&Schedule) -> usize| self.programs.iter().map(f).max().unwrap_or(0);
+        let (arena, input, slots) =
+            (widest(|p| p.program.arena_width), widest(Schedule::widest_input), widest(Schedule::most_slots));
+        self.values = Values::new(arena, r.carries, r.max_rows, r.max_outputs)?;
+        self.inputs = Inputs::new(input, slots, r.max_rows.max(r.max_outputs))?;
+        self.kv = (0..r.kv.groups.len()).map(|g| Pages::new(r.kv, g)).collect::<Result<_>>()?;
+        self.turns.clear();
+        Ok(())
+    }
+
+    fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()> {
+        launch::run(self, program, bindings, batch)
+    }
+
+    fn read(&self, carry: CarryId, out: &mut [f32]) {
+        out.copy_from_slice(&self.values.carry(carry)[..out.len()]);
+    }
+
+    fn write(&mut self, carry: CarryId, values: &[f32]) {
+        self.values.carry_mut(carry)[..values.len()].copy_from_slice(values);
+    }
+
+    fn copy_page(&mut self, group: usize, from: u32, to: u32) {
+        self.kv[group].copy(from as usize, to as usize);
+    }
+}
+
+/// The backend's one way of saying that a launch does not fit.
+fn misfit(program: &Program, what: impl std::fmt::Display) -> Error {
+    Error::Engine(format!("program {}: {what}", program.name))
+}

@@ -1,0 +1,250 @@
+//! Instruction sets: which there are, which one runs, and the kernels instantiated for each.
+//!
+//! Every kernel is one generic body (`Simd`); here it is compiled once for each set, under the target features that
+//! the set needs. All sets compute the same bits, so the choice is only one of speed: the best that the processor
+//! has, unless `AIR_CPU` or the caller names one.
+
+use super::activation::{Block32, Block256, RowBlocks, quantise};
+use super::attention::{self, Tile, View};
+use super::math;
+use super::matmul::{self, Bf16, F16, F32, FloatFormat, IntFormat, Sums, Task, multiply_float, multiply_int};
+use super::simd::Scalar;
+use crate::error::{Error, Result};
+use crate::quant::Kind;
+
+/// A set of instructions that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// What the compiler's target has.
+    Scalar,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// All sets, best first.
+    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Scalar];
+
+    /// As `AIR_CPU` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// As people read it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "AVX2",
+            Isa::Avx512 => "AVX-512 VNNI",
+        }
+    }
+
+    /// Whether this processor has it.
+    #[cfg(target_arch = "x86_64")]
+    pub fn available(self) -> bool {
+        let avx2 =
+            || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        match self {
+            Isa::Scalar => true,
+            Isa::Avx2 => avx2(),
+            Isa::Avx512 => {
+                avx2()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+        }
+    }
+
+    /// Whether this processor has it.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn available(self) -> bool {
+        self == Isa::Scalar
+    }
+
+    /// The set that was asked for, by the caller or by name (`AIR_CPU`), or else the best one.
+    ///
+    /// # Errors
+    /// `Invalid` for an unknown name, `Unsupported` where the processor lacks the set.
+    pub fn choose(wanted: Option<Isa>, name: Option<&str>) -> Result<Self> {
+        let names: Vec<&str> = Isa::ALL.iter().rev().map(|i| i.name()).collect();
+        let by_name = |n: &str| {
+            let known = Isa::ALL.into_iter().find(|i| i.name() == n);
+            known.ok_or_else(|| Error::Invalid(format!("AIR_CPU={n} is unknown; use one of {}", names.join(", "))))
+        };
+        let isa = match (wanted, name) {
+            (Some(isa), _) => isa,
+            (None, Some(n)) => by_name(n)?,
+            (None, None) => Isa::ALL.into_iter().find(|i| i.available()).unwrap_or(Isa::Scalar),
+        };
+        if !isa.available() {
+            let have: Vec<&str> = Isa::ALL.into_iter().filter(|i| i.available()).map(Isa::name).collect();
+            return Err(Error::Unsupported {
+                what: format!("the instruction set {} (AIR_CPU) on this processor", isa.name()),
+                instead: format!("it has {}", have.join(", ")),
+            });
+        }
+        Ok(isa)
+    }
+
+    /// The set's kernels; `Isa::choose` said that it is available.
+    pub(super) fn kernels(self) -> &'static Kernels {
+        assert!(self.available(), "an unavailable instruction set was chosen");
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &avx2::KERNELS,
+            _ => &scalar::KERNELS,
+        }
+    }
+}
+
+/// A matrix product for one format.
+pub type Multiply = unsafe fn(&Task, &mut Sums);
+/// A pass over one page for a tile of heads.
+pub type PageKernel = unsafe fn(&View, &mut Tile);
+
+/// One set's kernels. Calling them is safe as long as the processor has the set, which `Isa::kernels` asserts;
+/// `quantise*` also ask that the row's blocks are the caller's own.
+#[derive(Debug)]
+pub struct Kernels {
+    pub multiply: fn(Kind) -> Multiply,
+    pub quantise32: unsafe fn(&[f32], RowBlocks<Block32>),
+    pub quantise256: unsafe fn(&[f32], RowBlocks<Block256>),
+    pub rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub silu_glu: unsafe fn(&[f32], &[f32], &mut [f32]),
+    pub softmax: unsafe fn(&[f32], &mut [f32]),
+    /// For a key format and 1, 2 or 4 heads.
+    pub scores: fn(Kind, usize) -> PageKernel,
+    /// For a value format and 1, 2 or 4 heads.
+    pub values: fn(Kind, usize) -> PageKernel,
+}
+
+macro_rules! kernels {
+    ($set:ident, $token:expr $(, $features:literal)?) => {
+        mod $set {
+            use super::*;
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn int<F: IntFormat>(task: &Task, sums: &mut Sums) {
+                multiply_int::<_, F>($token, task, sums);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn float<F: FloatFormat>(task: &Task, sums: &mut Sums) {
+                multiply_float::<_, F>($token, task, sums);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn quantise32(x: &[f32], out: RowBlocks<Block32>) {
+                let token = $token;
+                // SAFETY: the caller's promise.
+                unsafe { quantise(token, x, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn quantise256(x: &[f32], out: RowBlocks<Block256>) {
+                let token = $token;
+                // SAFETY: the caller's promise.
+                unsafe { quantise(token, x, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+                math::rms_norm($token, x, weight, eps, out);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn silu_glu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+                math::silu_glu($token, gate, up, out);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn softmax(x: &[f32], out: &mut [f32]) {
+                math::softmax($token, x, out);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn page_scores<K: attention::KeyFormat, const H: usize>(view: &View, tile: &mut Tile) {
+                attention::scores::<_, K, H>($token, view, tile);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn page_values<V: attention::ValueFormat, const H: usize>(view: &View, tile: &mut Tile) {
+                attention::values::<_, V, H>($token, view, tile);
+            }
+
+            fn heads_of_scores<K: attention::KeyFormat>(heads: usize) -> PageKernel {
+                match heads {
+                    4 => page_scores::<K, 4>,
+                    2 => page_scores::<K, 2>,
+                    _ => page_scores::<K, 1>,
+                }
+            }
+            fn heads_of_values<V: attention::ValueFormat>(heads: usize) -> PageKernel {
+                match heads {
+                    4 => page_values::<V, 4>,
+                    2 => page_values::<V, 2>,
+                    _ => page_values::<V, 1>,
+                }
+            }
+
+            pub static KERNELS: Kernels = Kernels {
+                multiply: |kind| match kind {
+                    Kind::F32 => float::<F32>,
+                    Kind::F16 => float::<F16>,
+                    Kind::BF16 => float::<Bf16>,
+                    Kind::Q4_0 => int::<matmul::Q4_0>,
+                    Kind::Q4_1 => int::<matmul::Q4_1>,
+                    Kind::Q5_0 => int::<matmul::Q5_0>,
+                    Kind::Q5_1 => int::<matmul::Q5_1>,
+                    Kind::Q8_0 => int::<matmul::Q8_0>,
+                    Kind::Q2_K => int::<matmul::Q2K>,
+                    Kind::Q3_K => int::<matmul::Q3K>,
+                    Kind::Q4_K => int::<matmul::Q4K>,
+                    Kind::Q5_K => int::<matmul::Q5K>,
+                    Kind::Q6_K => int::<matmul::Q6K>,
+                    Kind::IQ4_NL => int::<matmul::Iq4Nl>,
+                    Kind::IQ4_XS => int::<matmul::Iq4Xs>,
+                    Kind::MXFP4 => int::<matmul::Mxfp4>,
+                },
+                quantise32,
+                quantise256,
+                rms_norm,
+                silu_glu,
+                softmax,
+                scores: |kind, heads| match kind {
+                    Kind::F32 => heads_of_scores::<attention::F32>(heads),
+                    Kind::F16 => heads_of_scores::<attention::F16>(heads),
+                    Kind::Q8_0 => heads_of_scores::<attention::Q8_0>(heads),
+                    Kind::Q4_0 => heads_of_scores::<attention::Q4_0>(heads),
+                    other => unreachable!("Pages::new admits no state in {other:?}"),
+                },
+                values: |kind, heads| match kind {
+                    Kind::F32 => heads_of_values::<attention::F32>(heads),
+                    Kind::F16 => heads_of_values::<attention::F16>(heads),
+                    Kind::Q8_0 => heads_of_values::<attention::Q8_0>(heads),
+                    Kind::Q4_0 => heads_of_values::<attention::Q4_0>(heads),
+                    other => unreachable!("Pages::new admits no state in {other:?}"),
+                },
+            };
+        }
+    };
+}
+
+kernels!(scalar, Scalar);
+#[cfg(target_arch = "x86_64")]
+kernels!(
+    avx2,
+    // SAFETY: these functions are reached only through `Isa::kernels`, which checked the features.
+    unsafe { super::super::simd::Avx2::new() },
+    "avx2,fma,f16c"
+);
+#[cfg(target_arch = "x86_64")]
+kernels!(
+    avx512,
+    // SAFETY: these functions are reached only through `Isa::kernels`, which checked the features.
+    unsafe { super::super::simd::Avx512::new() },
+    "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+);

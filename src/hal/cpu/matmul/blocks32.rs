@@ -1,0 +1,165 @@
+//! Formats of 32-element blocks: where their integers, scales and minima lie in sixteen interleaved rows.
+//!
+//! Offsets are those of the format's fields times sixteen. Nibbles: low ones are elements 0 to 15, high ones
+//! 16 to 31. Layouts: ggml's `block_q4_0` and so on; MXFP4 after the OCP microscaling specification.
+
+use super::super::activation::Block32;
+use super::{IntFormat, LANES, Simd};
+
+/// Elements `4j..` of thirty-two nibbles that begin at `at`.
+#[inline(always)]
+fn nibbles<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> S::I {
+    let word = s.iload(p, at + j % 4 * 64);
+    s.and(if j < 4 { word } else { s.shr(word, 4) }, s.isplat(0x0f0f_0f0f))
+}
+
+/// The fifth bits of elements `4j..` out of a word of 32 at `at`, each at bit 4 of its byte.
+#[inline(always)]
+fn fifth_bits<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> S::I {
+    let bits = s.and(s.shr(s.iload(p, at), 4 * j as u32), s.isplat(0xf));
+    // Bit i to bit 8i: four copies at distances of 7 bits, whose other bits fall away.
+    let spread = s.imul(bits, s.isplat(1 | 1 << 7 | 1 << 14 | 1 << 21));
+    s.shl(s.and(spread, s.isplat(0x0101_0101)), 4)
+}
+
+/// `block_q4_0`
+pub struct Q4_0;
+impl IntFormat for Q4_0 {
+    type X = Block32;
+    const BYTES: usize = 18 * LANES;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 8;
+    #[inline(always)]
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
+        nibbles(s, p, 2 * LANES, j)
+    }
+    #[inline(always)]
+    fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        s.load_f16(p, 0)
+    }
+}
+
+/// `block_q4_1`
+pub struct Q4_1;
+impl IntFormat for Q4_1 {
+    type X = Block32;
+    const BYTES: usize = 20 * LANES;
+    const SUB: usize = 32;
+    const MINIMA: bool = true;
+    #[inline(always)]
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
+        nibbles(s, p, 4 * LANES, j)
+    }
+    #[inline(always)]
+    fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        s.load_f16(p, 0)
+    }
+    #[inline(always)]
+    fn min_scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        minus(s, s.load_f16(p, 2 * LANES))
+    }
+}
+
+/// `block_q5_0`
+pub struct Q5_0;
+impl IntFormat for Q5_0 {
+    type X = Block32;
+    const BYTES: usize = 22 * LANES;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 16;
+    #[inline(always)]
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
+        s.or(nibbles(s, p, 6 * LANES, j), fifth_bits(s, p, 2 * LANES, j))
+    }
+    #[inline(always)]
+    fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        s.load_f16(p, 0)
+    }
+}
+
+/// `block_q5_1`
+pub struct Q5_1;
+impl IntFormat for Q5_1 {
+    type X = Block32;
+    const BYTES: usize = 24 * LANES;
+    const SUB: usize = 32;
+    const MINIMA: bool = true;
+    #[inline(always)]
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
+        s.or(nibbles(s, p, 8 * LANES, j), fifth_bits(s, p, 4 * LANES, j))
+    }
+    #[inline(always)]
+    fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        s.load_f16(p, 0)
+    }
+    #[inline(always)]
+    fn min_scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        minus(s, s.load_f16(p, 2 * LANES))
+    }
+}
+
+/// The kernel multiplies minima with minus the sum of the activations; here the minimum is added, not subtracted.
+#[inline(always)]
+fn minus<S: Simd>(s: S, v: S::F) -> S::F {
+    s.mul(v, s.splat(-1.0))
+}
+
+/// `block_q8_0`
+pub struct Q8_0;
+impl IntFormat for Q8_0 {
+    type X = Block32;
+    const BYTES: usize = 34 * LANES;
+    const SUB: usize = 32;
+    const SIGNED: bool = true;
+    #[inline(always)]
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
+        s.signed_weight(s.iload(p, 2 * LANES + j * 64))
+    }
+    #[inline(always)]
+    fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        s.load_f16(p, 0)
+    }
+}
+
+/// The codebook of `IQ4_NL` and `IQ4_XS`.
+pub const NON_LINEAR: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// `block_iq4_nl`
+pub struct Iq4Nl;
+impl IntFormat for Iq4Nl {
+    type X = Block32;
+    const BYTES: usize = 18 * LANES;
+    const SUB: usize = 32;
+    const SIGNED: bool = true;
+    #[inline(always)]
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
+        s.signed_weight(s.lookup(nibbles(s, p, 2 * LANES, j), &NON_LINEAR))
+    }
+    #[inline(always)]
+    fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        s.load_f16(p, 0)
+    }
+}
+
+/// `block_mxfp4`: twice the values of E2M1, and half the shared power of two.
+pub struct Mxfp4;
+impl IntFormat for Mxfp4 {
+    type X = Block32;
+    const BYTES: usize = 17 * LANES;
+    const SUB: usize = 32;
+    const SIGNED: bool = true;
+    #[inline(always)]
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
+        const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+        s.signed_weight(s.lookup(nibbles(s, p, LANES, j), &E2M1))
+    }
+    #[inline(always)]
+    fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
+        // 2^(e - 128), in two factors because the smallest are not normal.
+        let e = s.load_u8(p, 0);
+        let half = s.shr(e, 1);
+        let rest = s.iadd(e, s.iadd(s.xor(half, s.isplat(-1)), s.isplat(1)));
+        let bias = s.isplat(127 - 64);
+        s.mul(s.from_bits(s.shl(s.iadd(half, bias), 23)), s.from_bits(s.shl(s.iadd(rest, bias), 23)))
+    }
+}

@@ -1,0 +1,550 @@
+//! Every op and format against the specification, and equal bits whatever runs them.
+
+use super::*;
+use crate::hal::exact::Exact;
+use crate::hal::{KvGroup, KvLayer, KvLayerId, KvLayout, NO_PAGE, PAGE, Row};
+use crate::op::{Activation, Attention, Builder, Carry, Op, Pairing, Rope, RowSet, Type, ValueId, WeightSlot, Yarn};
+use crate::quant::{FORMATS, Format, Kind};
+
+/// A small generator (xorshift64*), so that cases are the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 33) as usize % n
+    }
+    /// Roughly normal, variance 1.
+    fn normal(&mut self) -> f32 {
+        let sum: f32 = (0..12).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32).sum();
+        sum - 6.0
+    }
+    fn normals(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.normal()).collect()
+    }
+}
+
+/// Where the float16 scales of a block lie.
+fn scales(kind: Kind) -> &'static [usize] {
+    match kind {
+        Kind::Q4_0 | Kind::Q5_0 | Kind::Q8_0 | Kind::IQ4_NL | Kind::IQ4_XS => &[0],
+        Kind::Q4_1 | Kind::Q5_1 | Kind::Q4_K | Kind::Q5_K => &[0, 2],
+        Kind::Q2_K => &[80, 82],
+        Kind::Q3_K => &[108],
+        Kind::Q6_K => &[208],
+        Kind::F32 | Kind::F16 | Kind::BF16 | Kind::MXFP4 => &[],
+    }
+}
+
+/// Rows of any bytes that a file could hold, with scales of ordinary size.
+fn random_rows(format: &Format, elements: usize, rng: &mut Random) -> Vec<u8> {
+    let mut bytes = vec![0; format.row_bytes(elements)];
+    if format.block_len == 1 {
+        let x: Vec<f32> = rng.normals(elements);
+        (format.encode.unwrap())(&x, &mut bytes);
+        return bytes;
+    }
+    for block in bytes.chunks_exact_mut(format.block_bytes) {
+        block.iter_mut().for_each(|b| *b = rng.next() as u8);
+        for &at in scales(format.kind) {
+            let d = half::f16::from_f32(rng.normal() * 0.01);
+            block[at..at + 2].copy_from_slice(&d.to_le_bytes());
+        }
+        if format.kind == Kind::MXFP4 {
+            block[0] = 118 + rng.below(8) as u8;
+        }
+    }
+    bytes
+}
+
+struct Tensor {
+    format: &'static Format,
+    cols: usize,
+    rows: usize,
+    experts: usize,
+    matrix: bool,
+    bytes: Vec<u8>,
+}
+
+/// A program with its weights, and carries of which the first takes inputs and the last holds the result.
+struct Case {
+    carries: Vec<Carry>,
+    tensors: Vec<Tensor>,
+    program: Program,
+    kv: KvLayout,
+    rows: Vec<Row>,
+    tables: Vec<Vec<Vec<u32>>>,
+    input: Vec<f32>,
+}
+
+fn carry(name: &'static str, width: usize) -> Carry {
+    Carry { name, width, ty: Type::F32, rows: RowSet::All }
+}
+
+fn no_kv() -> KvLayout {
+    KvLayout { k: Kind::F32.format(), v: Kind::F32.format(), groups: vec![] }
+}
+
+/// One sequence of `n` rows without state.
+fn plain_rows(n: usize) -> (Vec<Row>, Vec<Vec<Vec<u32>>>) {
+    ((0..n).map(|i| Row { token: 0, seq: 0, pos: i as u32, output: true }).collect(), vec![vec![]])
+}
+
+impl Tensor {
+    fn matrix(kind: Kind, cols: usize, rows: usize, experts: usize, rng: &mut Random) -> Self {
+        let format = kind.format();
+        let bytes = random_rows(format, cols * rows * experts, rng);
+        Tensor { format, cols, rows, experts, matrix: true, bytes }
+    }
+    fn vector(len: usize, rng: &mut Random) -> Self {
+        let x: Vec<f32> = (0..len).map(|_| 1.0 + 0.3 * rng.normal()).collect();
+        let bytes = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Tensor { format: Kind::F32.format(), cols: len, rows: 1, experts: 1, matrix: false, bytes }
+    }
+}
+
+impl Case {
+    /// Runs the rows in chunks; what the last carry holds for each row, one after another.
+    fn run(&self, backend: &mut dyn Backend, chunk: usize) -> Vec<f32> {
+        self.try_run(backend, chunk).unwrap()
+    }
+
+    fn try_run(&self, backend: &mut dyn Backend, chunk: usize) -> Result<Vec<f32>> {
+        let mut weights = vec![];
+        for t in &self.tensors {
+            let (format, cols, rows, experts) = (t.format, t.cols, t.rows, t.experts);
+            let desc = WeightDesc { name: "test", format, cols, rows, experts, matrix: t.matrix };
+            let read = |first: usize, out: &mut [u8]| {
+                out.copy_from_slice(&t.bytes[first * format.row_bytes(cols)..][..out.len()]);
+                Ok(())
+            };
+            weights.push(backend.load(&desc, &read)?);
+        }
+        let program = backend.compile(&self.program)?;
+        let max_rows = chunk.min(self.rows.len()).max(1);
+        let reservation = Reservation { carries: &self.carries, max_rows, max_outputs: max_rows, kv: &self.kv };
+        backend.reserve(&reservation)?;
+        let layer = (!self.kv.groups.is_empty()).then_some(KvLayerId { group: 0, layer: 0 });
+        let bindings = Bindings { weights, layer };
+        let tables: Vec<&[Vec<u32>]> = self.tables.iter().map(|t| t.as_slice()).collect();
+        let (width, last) = (self.carries[0].width, self.carries.len() - 1);
+        let mut out = vec![];
+        for (i, rows) in self.rows.chunks(chunk).enumerate() {
+            if !self.input.is_empty() {
+                backend.write(CarryId(0), &self.input[i * chunk * width..][..rows.len() * width]);
+            }
+            let batch = Batch { rows, tables: &tables };
+            backend.launch(program, &bindings, &batch)?;
+            let n = if self.carries[last].rows == RowSet::All { rows.len() } else { batch.outputs() };
+            let mut y = vec![0.0; n * self.carries[last].width];
+            backend.read(CarryId(last as u32), &mut y);
+            out.extend(y);
+        }
+        Ok(out)
+    }
+
+    fn fast(&self, isa: Isa, threads: usize, chunk: usize) -> Vec<f32> {
+        self.run(&mut *backend(isa, threads), chunk)
+    }
+
+    /// The result equals the specification's within `nmse`, and all ways of running it agree to the bit.
+    fn check(&self, what: &str, nmse: f64) {
+        let all = self.rows.len();
+        let want = self.run(&mut Exact::new(1), all);
+        let got = self.fast(Isa::Scalar, 1, all);
+        let error = nmse_of(&got, &want);
+        assert!(error <= nmse, "{what}: error {error:.3e}, at most {nmse:.1e}");
+        for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
+            for threads in [1, 2] {
+                for chunk in [1, 7, all] {
+                    let y = self.fast(isa, threads, chunk);
+                    assert_bits(&y, &got, &format!("{what}: {isa:?}, {threads} threads, chunks of {chunk}"));
+                }
+            }
+        }
+    }
+}
+
+fn backend(isa: Isa, threads: usize) -> Box<dyn Backend> {
+    Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap()
+}
+
+fn nmse_of(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |x: f64| x * x;
+    let error: f64 = got.iter().zip(want).map(|(&g, &w)| square(f64::from(g) - f64::from(w))).sum();
+    let power: f64 = want.iter().map(|&w| square(f64::from(w))).sum();
+    error / power.max(1e-30)
+}
+
+fn assert_bits(a: &[f32], b: &[f32], what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        assert!(x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan(), "{what}: element {i} is {x:e}, not {y:e}");
+    }
+}
+
+/// A case of one op from the first carry to the last.
+fn one_op(
+    rows: usize,
+    widths: [usize; 2],
+    rng: &mut Random,
+    op: impl FnOnce(&mut Builder, ValueId, ValueId) -> Op,
+) -> Case {
+    let carries = vec![carry("x", widths[0]), carry("y", widths[1])];
+    let mut b = Builder::new("test", &carries);
+    let (x, y) = (b.carry(CarryId(0)), b.carry(CarryId(1)));
+    let op = op(&mut b, x, y);
+    b.op(op);
+    let program = b.finish();
+    let (list, tables) = plain_rows(rows);
+    let input = rng.normals(rows * widths[0]);
+    Case { carries, tensors: vec![], program, kv: no_kv(), rows: list, tables, input }
+}
+
+fn mat_mul(kind: Kind, rows: usize, cols: usize, out: usize, bias: bool, rng: &mut Random) -> Case {
+    let mut case = one_op(rows, [cols, out], rng, |b, x, y| {
+        let weight = b.weight("w", &[cols, out]);
+        let bias = bias.then(|| b.weight("b", &[out]));
+        Op::MatMul { x, weight, bias, out: y }
+    });
+    case.tensors.push(Tensor::matrix(kind, cols, out, 1, rng));
+    if bias {
+        case.tensors.push(Tensor::vector(out, rng));
+    }
+    case
+}
+
+/// The plain formats differ from the specification by rounding only, the others by the activations' 8 bits.
+fn product_tolerance(format: &Format) -> f64 {
+    if format.block_len == 1 { 1e-11 } else { 5e-4 }
+}
+
+#[test]
+fn products_of_every_format() {
+    let mut rng = Random(1);
+    for format in FORMATS {
+        let unit = format.block_len;
+        for (rows, blocks, out) in [(1, 1, 15), (3, 3, 17), (23, 2, 40)] {
+            let cols = if unit == 1 { 37 * blocks } else { unit * blocks };
+            let case = mat_mul(format.kind, rows, cols, out, rows == 3, &mut rng);
+            case.check(&format!("{} {rows}x{cols}x{out}", format.name), product_tolerance(format));
+        }
+    }
+}
+
+#[test]
+fn products_in_many_tasks() {
+    let mut rng = Random(2);
+    for kind in [Kind::Q4_K, Kind::Q8_0, Kind::F16] {
+        mat_mul(kind, 150, 512, 333, false, &mut rng).check(kind.format().name, product_tolerance(kind.format()));
+    }
+}
+
+/// A block's sums stay exact where all integers and all activations are as large as they can be.
+#[test]
+fn extreme_integers_do_not_overflow() {
+    let mut rng = Random(3);
+    for format in FORMATS.iter().filter(|f| f.block_len > 1) {
+        for byte in [0x00, 0x80, 0x7f, 0xff] {
+            let mut case = mat_mul(format.kind, 2, format.block_len * 2, 16, false, &mut rng);
+            for block in case.tensors[0].bytes.chunks_exact_mut(format.block_bytes) {
+                let scales: Vec<(usize, u8)> =
+                    scales(format.kind).iter().flat_map(|&s| [(s, block[s]), (s + 1, block[s + 1])]).collect();
+                let exponent = block[0];
+                block.fill(byte);
+                scales.into_iter().for_each(|(at, b)| block[at] = b);
+                if format.kind == Kind::MXFP4 {
+                    block[0] = exponent;
+                }
+            }
+            case.input =
+                (0..case.input.len()).map(|i| if i / case.carries[0].width == 0 { 1.0 } else { -1.0 }).collect();
+            // All activations are full scale, so nothing is lost in rounding them.
+            case.check(&format!("{} of {byte:#x}", format.name), 1e-10);
+        }
+    }
+}
+
+#[test]
+fn odd_activations_are_well_defined() {
+    let mut rng = Random(4);
+    for kind in [Kind::Q4_K, Kind::Q8_0, Kind::Q4_1, Kind::F16] {
+        for (value, finite) in [(0.0, true), (1e-42, true), (1e30, true), (f32::NAN, false), (f32::INFINITY, false)] {
+            let mut case = mat_mul(kind, 2, 512, 16, false, &mut rng);
+            case.input[..512].fill(if value == 1e30 { 1e28 } else { 0.0 });
+            case.input[100] = value;
+            let want = case.fast(Isa::Scalar, 1, 2);
+            assert_eq!(want[..16].iter().all(|x| x.is_finite()), finite, "{kind:?} with {value}");
+            assert!(want[16..].iter().all(|x| x.is_finite()), "{kind:?}: {value} reached another row");
+            for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
+                assert_bits(&case.fast(isa, 2, 1), &want, &format!("{kind:?} with {value}, {isa:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn embeddings_come_back_exactly() {
+    let mut rng = Random(5);
+    for format in FORMATS {
+        let cols = format.block_len.max(8) * 2;
+        let mut case = one_op(21, [1, cols], &mut rng, |b, _, out| {
+            let table = b.weight("t", &[cols, 37]);
+            Op::Embed { table, out }
+        });
+        case.tensors.push(Tensor::matrix(format.kind, cols, 37, 1, &mut rng));
+        case.rows.iter_mut().for_each(|r| r.token = rng.below(37) as u32);
+        case.check(format.name, 0.0);
+        case.rows[3].token = 37;
+        let failed = case.try_run(&mut *backend(Isa::Scalar, 1), 21).unwrap_err().to_string();
+        assert!(failed.contains("token 37"), "{failed}");
+    }
+}
+
+#[test]
+fn rows_of_outputs_are_selected() {
+    let mut rng = Random(6);
+    let mut case = one_op(9, [5, 5], &mut rng, |_, x, out| Op::SelectOutputs { x, out });
+    case.carries[1].rows = RowSet::Outputs;
+    let mut b = Builder::new("test", &case.carries);
+    let (x, out) = (b.carry(CarryId(0)), b.carry(CarryId(1)));
+    b.op(Op::SelectOutputs { x, out });
+    case.program = b.finish();
+    case.rows.iter_mut().enumerate().for_each(|(i, r)| r.output = i % 3 == 1);
+    case.check("SelectOutputs", 0.0);
+}
+
+#[test]
+fn norms() {
+    let mut rng = Random(7);
+    for (width, group) in [(64, 64), (96, 32), (37, 37), (40, 8)] {
+        let mut case = one_op(11, [width, width], &mut rng, |b, x, out| Op::RmsNorm {
+            x,
+            weight: b.weight("w", &[group]),
+            group,
+            eps: 1e-5,
+            out,
+        });
+        case.tensors.push(Tensor::vector(group, &mut rng));
+        case.check(&format!("RmsNorm {width}/{group}"), 1e-12);
+    }
+}
+
+#[test]
+fn rotations() {
+    let mut rng = Random(8);
+    let yarn = Some(Yarn { low: 2.0, high: 9.0, magnitude: 1.2 });
+    for (dims, pairing, yarn, factors) in [
+        (32, Pairing::Interleaved, None, false),
+        (32, Pairing::HalfSplit, None, true),
+        (24, Pairing::Interleaved, yarn, true),
+        (24, Pairing::HalfSplit, yarn, false),
+    ] {
+        let rope = Rope { dims, base: 10000.0, pairing, scale: 0.5, yarn };
+        let mut case = one_op(40, [96, 96], &mut rng, |b, x, out| {
+            let factors = factors.then(|| b.weight("f", &[dims / 2]));
+            Op::Rope { x, head_dim: 32, rope, factors, out }
+        });
+        if factors {
+            case.tensors.push(Tensor::vector(dims / 2, &mut rng));
+        }
+        case.rows.iter_mut().for_each(|r| r.pos = r.pos * 997 + 3);
+        case.check(&format!("Rope {dims} {pairing:?}"), 1e-12);
+    }
+}
+
+#[test]
+fn sums_and_gates() {
+    let mut rng = Random(9);
+    for width in [1, 16, 100, 3000] {
+        one_op(9, [width, width], &mut rng, |_, x, out| Op::Add { a: x, b: x, out }).check("Add", 0.0);
+        let glu = |_: &mut Builder, x, out| Op::Glu { gate: x, up: x, act: Activation::Silu, out };
+        let mut case = one_op(9, [width, width], &mut rng, glu);
+        case.input.iter_mut().for_each(|x| *x *= 8.0);
+        case.check("Glu", 1e-12);
+    }
+}
+
+/// Attention over pages in any order, sequences that mix, windows, groups of heads and formats of the state.
+#[test]
+fn attention_over_pages() {
+    let mut rng = Random(10);
+    let shapes = [(4, 4, 32, 32), (6, 2, 32, 64), (14, 2, 64, 32), (1, 1, 32, 32)];
+    // Keys and values that the two backends round differently before they are encoded differ by a step now and then.
+    for (k, v, tolerance) in [
+        (Kind::F32, Kind::F32, 1e-11),
+        (Kind::F16, Kind::F16, 1e-8),
+        (Kind::Q8_0, Kind::Q8_0, 1e-6),
+        (Kind::Q8_0, Kind::Q4_0, 1e-4),
+        (Kind::Q4_0, Kind::F16, 1e-4),
+    ] {
+        for (heads, kv_heads, head_dim, v_dim) in shapes {
+            for window in [None, Some(1), Some(20), Some(33)] {
+                let shape = Attention { heads, kv_heads, head_dim, v_dim, scale: 0.2, window };
+                attend(shape, k, v, &mut rng).check(&format!("{k:?}/{v:?} {shape:?}"), tolerance);
+            }
+        }
+    }
+    // Heads that fill no vector, where the format allows them.
+    for kind in [Kind::F32, Kind::F16] {
+        let shape = Attention { heads: 3, kv_heads: 3, head_dim: 20, v_dim: 12, scale: 0.3, window: None };
+        attend(shape, kind, kind, &mut rng).check("odd heads", 1e-8);
+    }
+}
+
+fn attend(shape: Attention, k: Kind, v: Kind, rng: &mut Random) -> Case {
+    let Attention { heads, kv_heads, head_dim, v_dim, window, .. } = shape;
+    let widths = [heads * head_dim, kv_heads * head_dim, kv_heads * v_dim];
+    let carries = vec![carry("x", 32), carry("y", heads * v_dim)];
+    let mut b = Builder::new("attend", &carries);
+    let (x, out) = (b.carry(CarryId(0)), b.carry(CarryId(1)));
+    let parts: Vec<ValueId> = widths
+        .iter()
+        .map(|&w| {
+            let (weight, out) = (b.weight("w", &[32, w]), b.value("v", w));
+            b.op(Op::MatMul { x, weight, bias: None, out });
+            out
+        })
+        .collect();
+    b.op(Op::KvAppend { k: parts[1], v: parts[2] });
+    b.op(Op::Attend { q: parts[0], attention: shape, out });
+    let program = b.finish();
+    // Two sequences take turns; the pages are anywhere, and those before the window are given back.
+    let (mut rows, mut pos) = (vec![], [0u32; 2]);
+    for i in 0..75 {
+        let seq = u32::from(i % 5 == 0);
+        rows.push(Row { token: 0, seq, pos: pos[seq as usize], output: true });
+        pos[seq as usize] += 1;
+    }
+    let tables = vec![vec![vec![4, 1]], vec![vec![2, NO_PAGE]]];
+    let layer = KvLayer { kv_heads, head_dim, v_dim };
+    let groups = vec![KvGroup { layers: vec![layer; 1], window, pages: 5 }];
+    let mut tensors: Vec<Tensor> = widths.iter().map(|&w| Tensor::matrix(Kind::F32, 32, w, 1, rng)).collect();
+    for t in &mut tensors {
+        let mut x = vec![0.0; 32 * t.rows];
+        (t.format.decode)(&t.bytes, &mut x);
+        x.iter_mut().for_each(|x| *x *= 0.2);
+        (t.format.encode.unwrap())(&x, &mut t.bytes);
+    }
+    let input = rng.normals(rows.len() * 32);
+    let kv = KvLayout { k: k.format(), v: v.format(), groups };
+    Case { carries, tensors, program, kv, rows, tables, input }
+}
+
+#[test]
+fn a_missing_page_is_an_error() {
+    let mut rng = Random(11);
+    let shape = Attention { heads: 2, kv_heads: 1, head_dim: 32, v_dim: 32, scale: 0.2, window: None };
+    for table in [vec![4], vec![4, NO_PAGE], vec![4, 5]] {
+        let mut case = attend(shape, Kind::F16, Kind::F16, &mut rng);
+        case.tables[0][0] = table;
+        assert!(matches!(case.try_run(&mut *backend(Isa::Scalar, 2), 75), Err(Error::Engine(_))));
+    }
+}
+
+#[test]
+fn copied_pages_hold_the_same() {
+    let mut rng = Random(12);
+    let shape = Attention { heads: 2, kv_heads: 1, head_dim: 32, v_dim: 32, scale: 0.2, window: None };
+    let case = attend(shape, Kind::Q8_0, Kind::F16, &mut rng);
+    let mut cpu = backend(Isa::Scalar, 1);
+    let want = case.run(&mut *cpu, 75);
+    // The last row of the first sequence again, from copies of its pages.
+    for (from, to) in [(4, 0), (1, 3)] {
+        cpu.copy_page(0, from, to);
+    }
+    let row = *case.rows.iter().rev().find(|r| r.seq == 0).unwrap();
+    let at = case.rows.iter().position(|r| *r == row).unwrap();
+    cpu.write(CarryId(0), &case.input[at * 32..][..32]);
+    let bindings = Bindings { weights: (0..3).map(WeightId).collect(), layer: Some(KvLayerId { group: 0, layer: 0 }) };
+    let table = vec![vec![0, 3]];
+    cpu.launch(ProgramId(0), &bindings, &Batch { rows: &[Row { seq: 0, ..row }], tables: &[&table] }).unwrap();
+    let mut got = vec![0.0; 64];
+    cpu.read(CarryId(1), &mut got);
+    assert_bits(&got, &want[at * 64..][..64], "copied pages");
+    assert_eq!(row.pos as usize / PAGE, 1);
+}
+
+/// Routing, experts' products on rows and on slots, and their weighted sum.
+#[test]
+fn experts() {
+    let mut rng = Random(13);
+    for (kind, experts, k, normalise) in
+        [(Kind::F32, 5, 2, true), (Kind::Q8_0, 8, 3, false), (Kind::Q4_K, 3, 3, true), (Kind::Q4_0, 2, 1, false)]
+    {
+        moe(kind, experts, k, normalise, &mut rng).check(&format!("{kind:?} {k} of {experts}"), 1e-3);
+    }
+}
+
+fn moe(kind: Kind, experts: usize, k: usize, normalise: bool, rng: &mut Random) -> Case {
+    let (width, inner) = (256, 256);
+    let carries = vec![carry("x", width), carry("y", width)];
+    let mut b = Builder::new("moe", &carries);
+    let (x, y) = (b.carry(CarryId(0)), b.carry(CarryId(1)));
+    let (logits, weights) = (b.value("logits", experts), b.value("weights", k));
+    let ids = b.value("ids", k);
+    let weight = b.weight("router", &[width, experts]);
+    b.op(Op::MatMul { x, weight, bias: None, out: logits });
+    b.op(Op::Route { logits, k, normalise, ids, weights });
+    let expert = |b: &mut Builder, x, per_slot, cols: usize, rows: usize| {
+        let (weight, out): (WeightSlot, _) = (b.weight("w", &[cols, rows, experts]), b.value("v", k * rows));
+        b.op(Op::ExpertMatMul { x, per_slot, ids, weight, out });
+        out
+    };
+    let gate = expert(&mut b, x, false, width, inner);
+    let up = expert(&mut b, x, false, width, inner);
+    let glu = b.value("glu", k * inner);
+    b.op(Op::Glu { gate, up, act: Activation::Silu, out: glu });
+    let down = expert(&mut b, glu, true, inner, width);
+    b.op(Op::ExpertSum { x: down, weights, out: y });
+    let program = b.finish();
+    let mut tensors = vec![Tensor::matrix(Kind::F32, width, experts, 1, rng)];
+    tensors.extend((0..3).map(|_| Tensor::matrix(kind, 256, 256, experts, rng)));
+    let (rows, tables) = plain_rows(19);
+    Case { carries, tensors, program, kv: no_kv(), rows, tables, input: rng.normals(19 * width) }
+}
+
+#[test]
+fn nan_does_not_stop_routing() {
+    let mut rng = Random(14);
+    let mut case = moe(Kind::Q8_0, 4, 2, true, &mut rng);
+    case.input[300] = f32::NAN;
+    let y = case.fast(Isa::Scalar, 2, 19);
+    assert!(y[256..512].iter().all(|x| x.is_nan()));
+    assert!(y[..256].iter().chain(&y[512..]).all(|x| x.is_finite()));
+}
+
+#[test]
+fn failures_of_reading_are_passed_on() {
+    for threads in [1, 2] {
+        let mut cpu = backend(Isa::Scalar, threads);
+        let format = Kind::F32.format();
+        let desc = WeightDesc { name: "t", format, cols: 1024, rows: 2000, experts: 1, matrix: true };
+        let read = |first: usize, _: &mut [u8]| if first > 500 { Err(Error::Cancelled) } else { Ok(()) };
+        assert!(matches!(cpu.load(&desc, &read), Err(Error::Cancelled)));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let mut rng = Random(15);
+    let mut case = mat_mul(Kind::F32, 2, 32, 16, false, &mut rng);
+    case.tensors[0].cols = 16;
+    case.tensors[0].rows = 32;
+    let failed = case.try_run(&mut *backend(Isa::Scalar, 1), 2).unwrap_err().to_string();
+    assert!(failed.contains("another shape"), "{failed}");
+}
+
+#[test]
+fn instruction_sets_are_chosen_by_name() {
+    assert_eq!(Isa::choose(None, Some("scalar")).unwrap(), Isa::Scalar);
+    assert!(Isa::choose(None, Some("sse9")).unwrap_err().to_string().contains("use one of scalar, avx2, avx512"));
+    assert!(Isa::choose(None, None).unwrap().available());
+    assert!(backend(Isa::Scalar, 2).description().ends_with("scalar, 2 threads"));
+}

@@ -1,0 +1,153 @@
+//! The values of a launch: where each lies, and views that tasks of several threads share.
+//!
+//! Values lie in one arena or in carries; the program's placement keeps those that live at the same time
+//! apart. So within an op inputs and outputs do not overlap, except that an `Add` may write the carry that it reads,
+//! which it does element by element through pointers.
+
+use super::memory::Memory;
+use crate::error::{Error, Result};
+use crate::op::{Carry, CarryId, Place, Program, RowSet, ValueId};
+
+/// Rows of a value.
+#[derive(Debug, Clone, Copy)]
+pub struct Mat {
+    /// First element.
+    pub start: *mut f32,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub rows: usize,
+}
+
+// SAFETY: a view is a pointer with a shape; the unsafe methods say what its users promise.
+unsafe impl Send for Mat {}
+// SAFETY: as above.
+unsafe impl Sync for Mat {}
+
+impl Mat {
+    /// A row to read.
+    ///
+    /// # Safety
+    /// The memory is alive, and nobody writes the row meanwhile.
+    pub unsafe fn row<'a>(&self, r: usize) -> &'a [f32] {
+        assert!(r < self.rows, "row {r} of {}", self.rows);
+        // SAFETY: the row lies in the value, and the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.add(r * self.width), self.width) }
+    }
+
+    /// A row to write.
+    ///
+    /// # Safety
+    /// The memory is alive, and nobody else uses the row meanwhile.
+    pub unsafe fn row_mut<'a>(&self, r: usize) -> &'a mut [f32] {
+        assert!(r < self.rows, "row {r} of {}", self.rows);
+        // SAFETY: the row lies in the value, and the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.width), self.width) }
+    }
+
+    /// Elements `at..at + len` of all rows, to write.
+    ///
+    /// # Safety
+    /// The memory is alive, and nobody else uses these elements meanwhile.
+    pub unsafe fn part_mut<'a>(&self, at: usize, len: usize) -> &'a mut [f32] {
+        assert!(at + len <= self.rows * self.width, "elements {at}.. of {}", self.rows * self.width);
+        // SAFETY: the part lies in the value, and the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+
+    /// Adds element i of `a` and `b`, which may be this value.
+    ///
+    /// # Safety
+    /// The memory is alive, the values have one shape, i is in it, and nobody else uses the elements meanwhile.
+    pub unsafe fn add(&self, a: &Mat, b: &Mat, i: usize) {
+        // SAFETY: the caller's promise; both elements are read before this one is written.
+        unsafe { *self.start.add(i) = *a.start.add(i) + *b.start.add(i) };
+    }
+
+    /// All rows to read.
+    ///
+    /// # Safety
+    /// The memory is alive, and nobody writes it meanwhile.
+    pub unsafe fn all<'a>(&self) -> &'a [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start, self.rows * self.width) }
+    }
+}
+
+/// Memory of all values.
+#[derive(Debug)]
+pub struct Values {
+    arena: Memory,
+    carries: Vec<(Carry, Memory)>,
+    max_rows: usize,
+    max_outputs: usize,
+}
+
+impl Values {
+    /// Reserves the arena (of `arena_width` elements a row) and the carries.
+    ///
+    /// # Errors
+    /// `Limit` when memory is short.
+    pub fn new(arena_width: usize, carries: &[Carry], max_rows: usize, max_outputs: usize) -> Result<Self> {
+        let max_rows = max_rows.max(max_outputs);
+        let bytes = |width: usize, rows: usize| {
+            let n = width.checked_mul(rows).and_then(|n| n.checked_mul(4));
+            n.ok_or_else(|| Error::Limit(format!("no memory for {rows} rows of {width} elements")))
+        };
+        let arena = Memory::new(bytes(arena_width, max_rows)?, "values")?;
+        let mut buffers = vec![];
+        for c in carries {
+            let rows = if c.rows == RowSet::All { max_rows } else { max_outputs };
+            buffers.push((c.clone(), Memory::new(bytes(c.width, rows)?, c.name)?));
+        }
+        Ok(Values { arena, carries: buffers, max_rows, max_outputs })
+    }
+
+    /// Most rows and most output rows of a batch.
+    pub fn limits(&self) -> (usize, usize) {
+        (self.max_rows, self.max_outputs)
+    }
+
+    /// Whether a program's values fit.
+    ///
+    /// # Errors
+    /// `Engine` when the reservation does not cover the program.
+    pub fn check(&self, program: &Program) -> Result<()> {
+        let known = |v: &crate::op::Value| match v.place {
+            Place::Arena(_) => true,
+            Place::Carry(id) => {
+                self.carries.get(id.0 as usize).is_some_and(|(c, _)| c.width == v.width && c.rows == v.rows)
+            }
+        };
+        let fits = program.arena_width * self.max_rows * 4 <= self.arena.len();
+        if fits && program.values.iter().all(known) {
+            return Ok(());
+        }
+        Err(Error::Engine(format!("program {} needs more than was reserved; reserve after compiling", program.name)))
+    }
+
+    /// A value's rows in a batch.
+    pub fn mat(&self, program: &Program, id: ValueId, rows: usize, outputs: usize) -> Mat {
+        let v = program.value(id);
+        let start: *mut f32 = match v.place {
+            // In bounds: `check` compared the arena's length with the program's width.
+            Place::Arena(offset) => self.arena.as_ptr().cast::<f32>().wrapping_add(offset * self.max_rows),
+            Place::Carry(carry) => self.carries[carry.0 as usize].1.as_ptr().cast(),
+        };
+        Mat { start, width: v.width, rows: if v.rows == RowSet::All { rows } else { outputs } }
+    }
+
+    /// A carry's buffer.
+    pub fn carry(&self, id: CarryId) -> &[f32] {
+        let memory = &self.carries[id.0 as usize].1;
+        // SAFETY: the area is aligned to a page and zeroed or written with floats; `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), memory.len() / 4) }
+    }
+
+    /// A carry's buffer to fill.
+    pub fn carry_mut(&mut self, id: CarryId) -> &mut [f32] {
+        let memory = &self.carries[id.0 as usize].1;
+        // SAFETY: as in `carry`, and `self` is borrowed uniquely.
+        unsafe { std::slice::from_raw_parts_mut(memory.as_ptr().cast(), memory.len() / 4) }
+    }
+}

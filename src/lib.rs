@@ -51,6 +51,25 @@
 //!
 //! # Using it as a library
 //!
+//! ```
+//! use air_rs::engine::{Engine, Event, LoadOptions, Request, demo};
+//!
+//! let engine = Engine::load(&demo()?, &LoadOptions::default(), &mut |_done, _total| ())?;
+//! let prompt = engine.tokenizer().encode("ROMEO:", true, true);
+//! let request = Request { prompt, max_tokens: 20, ..Request::default() };
+//! let mut tokens = 0;
+//! for event in engine.submit(request)? {
+//!     match event? {
+//!         Event::Token(token) => {
+//!             print!("{}", token.text);
+//!             tokens += 1;
+//!         }
+//!         Event::Finished(end) => println!("{} ({} tokens)", end.text, end.usage.generated_tokens),
+//!     }
+//! }
+//! assert!(tokens > 0);
+//! # Ok::<(), air_rs::error::Error>(())
+//! ```
 
 pub mod config;
 pub mod error;

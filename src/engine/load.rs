@@ -8,6 +8,8 @@ use super::runner::Runner;
 use crate::arch::{self, ModelSpec};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, TensorInfo};
+use crate::hal::cpu::{Cpu, CpuOptions};
+use crate::hal::exact::Exact;
 use crate::hal::{Backend, KvGroup, KvLayout, PAGE, Reservation, WeightDesc};
 use crate::lower::{self, Lowered, WeightNeed};
 use crate::quant::{Format, Kind};
@@ -102,8 +104,10 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
 }
 
 fn backend(options: &LoadOptions) -> Result<Box<dyn Backend>> {
-    let threads = options.threads.unwrap_or_else(memory::cores);
-    Ok(Box::new(crate::hal::exact::Exact::new(threads)))
+    if options.exact {
+        return Ok(Box::new(Exact::new(options.threads.unwrap_or_else(memory::cores))));
+    }
+    Ok(Box::new(Cpu::new(CpuOptions { threads: options.threads, isa: None })?))
 }
 
 /// Bytes that one decode step reads: every weight once, but one row of an untied embedding and the used experts.

@@ -111,10 +111,10 @@ fn quantise_block<S: Simd, B: Block>(s: S, x: &[f32], out: &mut B) {
     let magnitude = s.isplat(i32::MAX);
     let mut top = s.isplat(0);
     for at in (0..B::LEN).step_by(LANES) {
-        top = s.imax(top, s.and(s.to_bits(s.load(x, at)), magnitude));
+        top = s.imax(top, s.and(s.as_words(s.load(x, at)), magnitude));
     }
     let mut lanes = [0.0; LANES];
-    s.store(s.from_bits(top), &mut lanes, 0);
+    s.store(s.as_float(top), &mut lanes, 0);
     // Magnitudes order as their bits do, with NaN above infinity.
     let mut bits = 0;
     for lane in lanes {

@@ -6,6 +6,8 @@
 //! its own sums. Positions outside of a row's view get the weight zero and their values are not read
 //! (they may be anything).
 
+#![expect(clippy::needless_range_loop, reason = "an index runs through several arrays of lanes at once")]
+
 use super::math::{exp, f16_to_f32, largest, sum};
 use super::simd::{LANES, Simd};
 use crate::hal::PAGE;
@@ -99,7 +101,7 @@ impl KeyFormat for F32 {
     const BYTES: usize = 4 * LANES;
     #[inline(always)]
     fn add<S: Simd, const H: usize>(s: S, p: &[u8], q: [&[f32]; H], acc: &mut [S::F; H]) {
-        let k = s.from_bits(s.iload(p, 0));
+        let k = s.as_float(s.iload(p, 0));
         for h in 0..H {
             acc[h] = s.fma(k, s.splat(q[h][0]), acc[h]);
         }
@@ -166,7 +168,7 @@ impl ValueFormat for F32 {
     }
     #[inline(always)]
     fn lanes<S: Simd>(s: S, p: &[u8], at: usize, chunk: usize) -> S::F {
-        s.from_bits(s.iload(p, at + chunk * 4 * LANES))
+        s.as_float(s.iload(p, at + chunk * 4 * LANES))
     }
 }
 

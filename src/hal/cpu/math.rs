@@ -77,7 +77,7 @@ pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 /// `2^n` for n in -126 ..= 127.
 #[inline(always)]
 fn power_of_two<S: Simd>(s: S, n: S::I) -> S::F {
-    s.from_bits(s.shl(s.iadd(n, s.isplat(127)), 23))
+    s.as_float(s.shl(s.iadd(n, s.isplat(127)), 23))
 }
 
 /// Loads up to sixteen elements from `at`; what lies beyond the end is `fill`.

@@ -71,12 +71,12 @@ impl Cpu {
     /// # Errors
     /// `Invalid` or `Unsupported` for an instruction set that is unknown or absent; `Limit` where the system
     /// refuses threads.
-    pub fn new(options: CpuOptions) -> Result<Box<dyn Backend>> {
+    pub fn new(options: CpuOptions) -> Result<Self> {
         let named = std::env::var("AIR_CPU").ok();
         let isa = Isa::choose(options.isa, named.as_deref())?;
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or_else(available).max(1);
-        Ok(Box::new(Cpu {
+        Ok(Cpu {
             isa,
             kernels: isa.kernels(),
             pool: Pool::new(threads)?,
@@ -87,7 +87,7 @@ impl Cpu {
             kv: vec![],
             turns: rope::Tables::default(),
             scratch: (0..threads).map(|_| Mutex::default()).collect(),
-        }))
+        })
     }
 }
 

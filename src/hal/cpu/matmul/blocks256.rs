@@ -3,6 +3,8 @@
 //! A word of four bytes of each row is one vector, so the packed scales of four sub-blocks are unpacked for sixteen
 //! rows at once. Layouts: ggml's `block_q2_K` to `block_q6_K` and `block_iq4_xs`.
 
+#![expect(clippy::needless_range_loop, reason = "an index runs through several arrays of lanes at once")]
+
 use super::super::activation::Block256;
 use super::blocks32::NON_LINEAR;
 use super::{IntFormat, LANES, Simd};

@@ -160,6 +160,6 @@ impl IntFormat for Mxfp4 {
         let half = s.shr(e, 1);
         let rest = s.iadd(e, s.iadd(s.xor(half, s.isplat(-1)), s.isplat(1)));
         let bias = s.isplat(127 - 64);
-        s.mul(s.from_bits(s.shl(s.iadd(half, bias), 23)), s.from_bits(s.shl(s.iadd(rest, bias), 23)))
+        s.mul(s.as_float(s.shl(s.iadd(half, bias), 23)), s.as_float(s.shl(s.iadd(rest, bias), 23)))
     }
 }

@@ -24,7 +24,7 @@ impl FloatFormat for F32 {
     const BYTES: usize = 64;
     #[inline(always)]
     fn load<S: Simd>(s: S, p: &[u8], at: usize) -> S::F {
-        s.from_bits(s.iload(p, at))
+        s.as_float(s.iload(p, at))
     }
 }
 

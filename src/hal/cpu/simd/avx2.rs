@@ -191,11 +191,11 @@ impl Simd for Avx2 {
         intrinsic!([_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1])])
     }
     #[inline(always)]
-    fn from_bits(self, v: Self::I) -> Self::F {
+    fn as_float(self, v: Self::I) -> Self::F {
         intrinsic!([_mm256_castsi256_ps(v[0]), _mm256_castsi256_ps(v[1])])
     }
     #[inline(always)]
-    fn to_bits(self, v: Self::F) -> Self::I {
+    fn as_words(self, v: Self::F) -> Self::I {
         intrinsic!([_mm256_castps_si256(v[0]), _mm256_castps_si256(v[1])])
     }
 

@@ -154,11 +154,11 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_cvt_roundps_epi32::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
     }
     #[inline(always)]
-    fn from_bits(self, v: Self::I) -> Self::F {
+    fn as_float(self, v: Self::I) -> Self::F {
         intrinsic!(_mm512_castsi512_ps(v))
     }
     #[inline(always)]
-    fn to_bits(self, v: Self::F) -> Self::I {
+    fn as_words(self, v: Self::F) -> Self::I {
         intrinsic!(_mm512_castps_si512(v))
     }
 

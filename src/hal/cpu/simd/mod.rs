@@ -95,9 +95,9 @@ pub trait Simd: Copy {
     /// To the nearest integer, ties to even, for magnitudes below 2^22 (anything for others).
     fn round(self, v: Self::F) -> Self::I;
     /// The words as float32.
-    fn from_bits(self, v: Self::I) -> Self::F;
+    fn as_float(self, v: Self::I) -> Self::F;
     /// The float32 as words.
-    fn to_bits(self, v: Self::F) -> Self::I;
+    fn as_words(self, v: Self::F) -> Self::I;
 
     /// Each lane: `acc + sum of four w_byte * x_byte`, w unsigned and at most 127, x signed and at least -127.
     fn dot(self, acc: Self::I, w: Self::I, x: i32) -> Self::I;

@@ -154,11 +154,11 @@ impl Simd for Scalar {
         lanes!(i => ((v[i] + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32))
     }
     #[inline(always)]
-    fn from_bits(self, v: Self::I) -> Self::F {
+    fn as_float(self, v: Self::I) -> Self::F {
         lanes!(i => f32::from_bits(v[i] as u32))
     }
     #[inline(always)]
-    fn to_bits(self, v: Self::F) -> Self::I {
+    fn as_words(self, v: Self::F) -> Self::I {
         lanes!(i => v[i].to_bits() as i32)
     }
 

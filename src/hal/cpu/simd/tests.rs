@@ -23,7 +23,7 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
     let mut out = vec![];
     for at in (0..words.len() - 16).step_by(7) {
         let (a, b) = (s.iload(&bytes, at * 4), s.iload(&bytes, (words.len() - 16 - at) * 4));
-        let (x, y) = (s.from_bits(a), s.from_bits(b));
+        let (x, y) = (s.as_float(a), s.as_float(b));
         let nibbles = s.and(a, s.isplat(0x0f0f_0f0f));
         let low = s.and(a, s.isplat(0x7f7f_7f7f));
         // Activations are never -128.
@@ -31,7 +31,7 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
         let sum: i32 = q.to_le_bytes().iter().map(|&b| i32::from(b as i8)).sum();
         let table = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
         let small = s.max(s.splat(-1000.0), s.min(s.splat(1000.0), x));
-        let small = s.from_bits(s.to_bits(small));
+        let small = s.as_float(s.as_words(small));
         let floats = [
             s.add(x, y),
             s.sub(x, y),
@@ -68,7 +68,7 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
             out.extend(lanes.map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }));
         }
         for v in integers {
-            s.store(s.from_bits(v), &mut lanes, 0);
+            s.store(s.as_float(v), &mut lanes, 0);
             out.extend(lanes.map(f32::to_bits));
         }
         let mut narrow = [0u8; LANES];
@@ -77,7 +77,7 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
         // Rounding is defined for small magnitudes only.
         s.store(small, &mut lanes, 0);
         if lanes.iter().all(|x| !x.is_nan()) {
-            s.store(s.from_bits(s.round(small)), &mut lanes, 0);
+            s.store(s.as_float(s.round(small)), &mut lanes, 0);
             out.extend(lanes.map(f32::to_bits));
         }
     }

@@ -1,0 +1,104 @@
+//! Matrix products of the fast CPU backend, format by format: bytes of weights a second.
+//!
+//!     cargo bench --bench cpu_kernels               all formats, 1, 4 and 16 activation rows
+//!     cargo bench --bench cpu_kernels -- Q4_K       one format
+//!
+//! The matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
+//! only reads as much. `AIR_CPU` chooses the instruction set; the threads are the machine's.
+
+use air_rs::hal::cpu::{Cpu, CpuOptions};
+use air_rs::hal::{Backend, Batch, Bindings, KvLayout, Reservation, Row, WeightDesc};
+use air_rs::op::{Builder, Carry, CarryId, Op, RowSet, Type};
+use air_rs::quant::{FORMATS, Format, Kind};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use std::time::Duration;
+
+const BYTES: usize = 256 << 20;
+const COLS: usize = 4096;
+
+/// Bytes that are well formed in every format; what they decode to does not matter for the time.
+fn fill(first: usize, out: &mut [u8]) {
+    let mut x = first as u64 * 0x9e37_79b9 + 1;
+    for word in out.chunks_mut(8) {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Small exponents everywhere: no infinities, no denormals to speak of.
+        let bytes = (x & 0x3bff_3bff_3bff_3bff | 0x0400_0400_0400_0400).to_le_bytes();
+        word.copy_from_slice(&bytes[..word.len()]);
+    }
+}
+
+/// Products of `batch` rows with one matrix of the format, ready to launch.
+fn product(format: &'static Format, batch: usize) -> impl FnMut() {
+    let rows = BYTES / format.row_bytes(COLS);
+    let carry = |name, width| Carry { name, width, ty: Type::F32, rows: RowSet::All };
+    let carries = [carry("x", COLS), carry("y", rows)];
+    let mut b = Builder::new("product", &carries);
+    let (x, out) = (b.carry(CarryId(0)), b.carry(CarryId(1)));
+    let weight = b.weight("w", &[COLS, rows]);
+    b.op(Op::MatMul { x, weight, bias: None, out });
+    let program = b.finish();
+
+    let mut cpu = Cpu::new(CpuOptions::default()).expect("the backend starts");
+    let desc = WeightDesc { name: "w", format, cols: COLS, rows, experts: 1, matrix: true };
+    let load = |first: usize, out: &mut [u8]| {
+        fill(first, out);
+        Ok(())
+    };
+    let bindings = Bindings { weights: vec![cpu.load(&desc, &load).expect("memory for the matrix")], layer: None };
+    let program = cpu.compile(&program).expect("the program compiles");
+    let kv = KvLayout { k: Kind::F16.format(), v: Kind::F16.format(), groups: vec![] };
+    let reservation = Reservation { carries: &carries, max_rows: batch, max_outputs: batch, kv: &kv };
+    cpu.reserve(&reservation).expect("memory for the values");
+    let input: Vec<f32> = (0..batch * COLS).map(|i| (i % 17) as f32 - 8.0).collect();
+    cpu.write(CarryId(0), &input);
+    let list = vec![Row { token: 0, seq: 0, pos: 0, output: true }; batch];
+    move || cpu.launch(program, &bindings, &Batch { rows: &list, tables: &[&[]] }).expect("the product runs")
+}
+
+/// Sums memory with all threads, as fast as it comes.
+fn read(words: &[u64]) -> u64 {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let sum = |part: &[u64]| {
+        part.chunks_exact(8).fold([0u64; 8], |mut s, c| {
+            s.iter_mut().zip(c).for_each(|(s, c)| *s ^= c);
+            s
+        })
+    };
+    std::thread::scope(|scope| {
+        let parts = words.chunks(words.len().div_ceil(threads));
+        let handles: Vec<_> = parts.map(|p| scope.spawn(move || sum(p))).collect();
+        handles.into_iter().flat_map(|h| h.join().expect("reading does not fail")).fold(0, |a, b| a ^ b)
+    })
+}
+
+fn kernels(c: &mut Criterion) {
+    let mut group = c.benchmark_group("cpu");
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    group.throughput(Throughput::Bytes(BYTES as u64));
+    let words = vec![1u64; BYTES / 8];
+    group.bench_function("memory", |b| b.iter(|| read(black_box(&words))));
+    drop(words);
+    for format in FORMATS {
+        for batch in [1, 4, 16] {
+            let bytes = BYTES / format.row_bytes(COLS) * format.row_bytes(COLS);
+            group.throughput(Throughput::Bytes(bytes as u64));
+            // The matrix is made when the benchmark is selected, not before.
+            group.bench_function(format!("{}/{batch}", format.name), |b| {
+                b.iter_custom({
+                    let mut run: Option<Box<dyn FnMut()>> = None;
+                    move |n| {
+                        let run = run.get_or_insert_with(|| Box::new(product(format, batch)));
+                        let start = std::time::Instant::now();
+                        (0..n).for_each(|_| run());
+                        start.elapsed()
+                    }
+                })
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, kernels);
+criterion_main!(benches);

@@ -20,12 +20,14 @@ pub struct Limits {
     pub arithmetic: Option<Arithmetic>,
     /// The drive of the model's file.
     pub drive: Option<Drive>,
+    /// Bytes of the processor's largest cache.
+    pub cache: Option<u64>,
 }
 
 impl Limits {
     /// The memory alone, with the threads that run the model.
     pub fn quick(threads: usize) -> Limits {
-        Limits { memory: memory(&[threads]), ..Limits::default() }
+        Limits { memory: memory(&[threads]), cache: cache(), ..Limits::default() }
     }
 
     /// All: the memory with every number of threads that doubles up to all cores, and with those that run the model.
@@ -42,12 +44,18 @@ impl Limits {
             memory: memory(&counts),
             arithmetic: told("arithmetic", arithmetic),
             drive: told("drive", drive).flatten(),
+            cache: cache(),
         }
     }
 
     /// Bytes per second of the number of threads that reads fastest.
     pub fn best_memory(&self) -> Option<f64> {
         self.memory.iter().map(|m| m.1).reduce(f64::max)
+    }
+
+    /// Whether so few bytes stay in the cache from one token to the next, so that memory sets no limit.
+    pub fn cached(&self, bytes: u64) -> bool {
+        self.cache.is_some_and(|c| bytes < c)
     }
 
     /// For programs.
@@ -84,6 +92,16 @@ impl Limits {
         }));
         rows
     }
+}
+
+/// Bytes of the largest cache, where the system tells.
+fn cache() -> Option<u64> {
+    let caches = std::fs::read_dir("/sys/devices/system/cpu/cpu0/cache").ok()?;
+    let size = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path().join("size")).ok()?;
+        text.trim().strip_suffix('K')?.parse::<u64>().ok().map(|k| k << 10)
+    };
+    caches.flatten().filter_map(size).max()
 }
 
 /// Bytes per second of each number of threads, unless too little memory is left to find out.

@@ -57,9 +57,14 @@ impl Report<'_> {
         Some(self.work.decode_bytes? as f64 * self.decode_tps())
     }
 
+    /// Whether what decoding reads stays in the processor's cache.
+    fn cached(&self) -> bool {
+        self.work.decode_bytes.is_some_and(|b| self.limits.cached(b))
+    }
+
     /// Decoding, by the memory.
     fn decode_share(&self) -> Option<Share> {
-        let bytes = self.work.decode_bytes? as f64;
+        let bytes = self.work.decode_bytes.filter(|_| !self.cached())? as f64;
         Some(Share::of(self.decode_tps(), self.limits.best_memory()? / bytes))
     }
 
@@ -97,7 +102,7 @@ impl Report<'_> {
             "prefill_ops_per_token": self.work.prefill_ops,
             "achieved_gbps": { "mem": self.decode_bandwidth().map(|b| b / 1e9) },
             "roofline": {
-                "bound": "mem",
+                "bound": if self.cached() { "cache" } else { "mem" },
                 "mem_gbps": self.limits.best_memory().map(|b| b / 1e9),
                 "predicted_tps": self.decode_share().map(|s| s.predicted),
                 "percent": self.decode_share().map(|s| s.percent),
@@ -124,12 +129,16 @@ impl Report<'_> {
             ("first token", format!("{:.1} ms (p99 {:.1} ms)", self.ttft_ms(0.5), self.ttft_ms(0.99))),
         ];
         rows.extend(self.work.decode_bytes.map(|b| ("read a token", human::bytes(b))));
-        rows.extend(self.decode_bandwidth().map(|b| ("memory read", rate(b))));
+        let from = if self.cached() { "cache read" } else { "memory read" };
+        rows.extend(self.decode_bandwidth().map(|b| (from, rate(b))));
         rows.extend(self.limits.rows());
         let share = |what, by: &str, s: Share| {
             (what, format!("{:.2} tok/s by the {by}; {:.1}% reached", s.predicted, s.percent))
         };
         rows.extend(self.decode_share().map(|s| share("decode limit", "memory", s)));
+        if self.cached() {
+            rows.push(("decode limit", "not known: the weights stay in the cache, so memory sets none".into()));
+        }
         rows.extend(self.prefill_share().map(|s| share("prefill limit", "cores", s)));
         rows.extend(self.load_share().map(|s| {
             let cached = if s.percent > 100.0 { "; the file was cached" } else { "" };

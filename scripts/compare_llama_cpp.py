@@ -264,18 +264,26 @@ def machine():
 
 
 def limits(args, model):
-    """What `air bench --limits` measures."""
+    """What `air bench --limits` measures now."""
     command = [args.air, "bench", "--limits", "--json", "-m", model, "-p", "2", "-n", "2", "-r", "1", "-c", "256"]
     command += ["--threads", args.threads]
     out = subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
     return json.loads(out)["limits"]
 
 
+def best_limits(measured, rows):
+    """The best of what was measured before, between and after the runs: other work only lowers a limit."""
+    memory = [g for m in [*measured, *(r["report"]["limits"] for r in rows)] for g in m["mem_gbps"].values()]
+    arithmetic = [m["arithmetic"] for m in measured if m["arithmetic"]]
+    return {
+        "best_mem_gbps": max(memory, default=None),
+        "arithmetic": max(arithmetic, key=lambda a: a["int8_tops"], default=None),
+        "measured": measured,
+    }
+
+
 def add_limits(rows, measured):
-    """Each row's limit in tokens per second, and whether a figure is above it. The best bandwidth of the run counts."""
-    memory = list(measured["mem_gbps"].values())
-    memory += [gbps for r in rows for gbps in r["report"]["limits"]["mem_gbps"].values()]
-    measured["best_mem_gbps"] = max(memory, default=None)
+    """Each row's limit in tokens per second, and whether a figure is above it."""
     for r in rows:
         report, cores = r["report"], measured["arithmetic"]
         r["limit"] = None
@@ -387,12 +395,14 @@ def main():
     start, about = time.time(), machine()
     if about["load_before"] > 0.3 * about["cores"]:
         log(f"warning: other programs are running (load {about['load_before']:.1f}); they disturb the figures")
-    measured, rows, peer = limits(args, synthetic(args, quants[0])[0]), [], {}
+    measured, rows, peer = [limits(args, synthetic(args, quants[0])[0])], [], {}
     for quant in quants:
         log(f"{quant}:")
         cases = [BASE] if args.quick or quant not in MORE else [BASE, *OTHERS]
         peer, more = compare(args, quant, cases)
         rows += more
+    measured.append(limits(args, synthetic(args, quants[0])[0]))
+    measured = best_limits(measured, rows)
     add_limits(rows, measured)
     version = [CACHE / "llama/bin/python", "-c", "import llama_cpp; print(llama_cpp.__version__)"]
     peer["package"] = subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip()

@@ -27,6 +27,7 @@ mod weights;
 mod tests;
 
 pub use isa::Isa;
+pub(super) use memory::Memory;
 
 use super::{Backend, Batch, Bindings, ProgramId, ReadRows, Reservation, WeightDesc, WeightId};
 use crate::error::{Error, Result};

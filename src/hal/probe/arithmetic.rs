@@ -5,6 +5,7 @@
 //! addition is an operation. The operands are zero, which costs the least power, so the clock is the best case too.
 
 use crate::error::{Error, Result};
+use crate::hal::cpu::Isa;
 
 /// Operations per second of all threads together.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,21 +18,26 @@ pub struct Arithmetic {
     pub f32: f64,
 }
 
-/// Measures the best instruction set of this processor.
+/// Measures the instruction set that kernels use: `AIR_CPU`, else the best one.
 ///
 /// # Errors
-/// `Unsupported` where air has no vector kernels.
+/// Those of `Isa::choose`; `Unsupported` for the set of no instructions in particular.
 pub fn arithmetic(threads: usize) -> Result<Arithmetic> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(set) = x86::SETS.iter().find(|s| (s.available)()) {
-        let rate = |body: &x86::Body| x86::rate(body, threads);
-        return Ok(Arithmetic { set: set.name, int8: rate(&set.int8), f32: rate(&set.f32) });
-    }
-    let _ = threads;
-    Err(Error::Unsupported {
-        what: "measuring the arithmetic of a processor without AVX2".into(),
-        instead: "memory and drive are measured on all".into(),
-    })
+    let named = std::env::var("AIR_CPU").ok();
+    let isa = Isa::choose(None, named.as_deref())?;
+    let rates = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => x86::rates(&x86::AVX512, threads),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => x86::rates(&x86::AVX2, threads),
+        _ => {
+            return Err(Error::Unsupported {
+                what: format!("measuring the arithmetic of {} kernels with {threads} threads", isa.name()),
+                instead: "memory and drive are measured on all processors".into(),
+            });
+        }
+    };
+    Ok(Arithmetic { set: isa.title(), int8: rates[0], f32: rates[1] })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -40,10 +46,11 @@ mod x86 {
     use std::sync::Barrier;
     use std::time::{Duration, Instant};
 
-    /// Rounds between looks at the clock: a fraction of a millisecond.
-    const ROUNDS: u64 = 20_000;
-    const TIME: Duration = Duration::from_millis(100);
-    const TRIES: usize = 3;
+    /// Rounds between looks at the clock: some tens of microseconds.
+    const ROUNDS: u64 = 5_000;
+    /// Tries are short and many, so that some are undisturbed on a machine that has other work.
+    const TIME: Duration = Duration::from_millis(5);
+    const TRIES: usize = 40;
 
     /// A loop of twelve accumulations a round.
     pub struct Body {
@@ -53,39 +60,25 @@ mod x86 {
         ops: f64,
     }
 
-    /// An instruction set; its bodies may run where it is available.
-    pub struct Set {
-        pub name: &'static str,
-        pub available: fn() -> bool,
-        pub int8: Body,
-        pub f32: Body,
+    /// Of int8 and of float32, under one instruction set; they may run where `Isa` has found it available.
+    pub type Bodies = [Body; 2];
+    pub static AVX512: Bodies = [Body { run: vnni512, ops: 12.0 * 128.0 }, Body { run: fma512, ops: 12.0 * 32.0 }];
+    pub static AVX2: Bodies = [Body { run: maddubs256, ops: 12.0 * 64.0 }, Body { run: fma256, ops: 12.0 * 16.0 }];
+
+    /// Of both kinds.
+    pub fn rates(bodies: &Bodies, threads: usize) -> [f64; 2] {
+        bodies.each_ref().map(|body| rate(body, threads))
     }
 
-    /// Best first.
-    pub static SETS: [Set; 2] = [
-        Set {
-            name: "AVX-512 VNNI",
-            available: || is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
-            int8: Body { run: vnni512, ops: 12.0 * 128.0 },
-            f32: Body { run: fma512, ops: 12.0 * 32.0 },
-        },
-        Set {
-            name: "AVX2",
-            available: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            int8: Body { run: maddubs256, ops: 12.0 * 64.0 },
-            f32: Body { run: fma256, ops: 12.0 * 16.0 },
-        },
-    ];
-
-    /// Operations per second of `threads` threads that run a body at the same time; the best of a few tries.
-    pub fn rate(body: &Body, threads: usize) -> f64 {
+    /// Operations per second of `threads` threads that run a body at the same time; the best of the tries.
+    fn rate(body: &Body, threads: usize) -> f64 {
         let once = || {
             let barrier = Barrier::new(threads.max(1));
             let work = || {
                 barrier.wait();
                 let (start, mut rounds) = (Instant::now(), 0);
                 while start.elapsed() < TIME {
-                    // SAFETY: the set that the body belongs to was found available; it touches registers only.
+                    // SAFETY: the processor has the set, or `Isa::choose` would have refused; the body touches registers only.
                     unsafe { (body.run)(ROUNDS) };
                     rounds += ROUNDS;
                 }

@@ -9,14 +9,28 @@ use super::super::activation::Block256;
 use super::blocks32::NON_LINEAR;
 use super::{IntFormat, LANES, Simd};
 
+/// Byte `i` of each word, as an integer.
+#[inline(always)]
+fn byte<S: Simd>(s: S, words: S::I, i: usize) -> S::I {
+    s.and(s.shr(words, 8 * i as u32), s.isplat(0xff))
+}
+
+/// Four bytes of each word, less `offset`, to `out`.
+#[inline(always)]
+fn spread<S: Simd>(s: S, words: S::I, offset: i32, out: &mut [S::I]) {
+    for i in 0..4 {
+        out[i] = s.iadd(byte(s, words, i), s.isplat(-offset));
+    }
+}
+
 /// The 6-bit scales (`which` 0) or minima (1) of eight sub-blocks, packed in three words at `at`.
 #[inline(always)]
-fn six_bits<S: Simd>(s: S, p: &[u8], at: usize, which: usize) -> [S::I; 4] {
+fn six_bits<S: Simd>(s: S, p: &[u8], at: usize, which: usize, out: &mut [S::I; 16]) {
     let word = s.iload(p, at + which * 64);
     let low = s.shr(s.iload(p, at + 128), 4 * which as u32);
     let high = s.and(s.shr(word, 2), s.isplat(0x3030_3030));
-    let zero = s.isplat(0);
-    [s.and(word, s.isplat(0x3f3f_3f3f)), s.or(s.and(low, s.isplat(0x0f0f_0f0f)), high), zero, zero]
+    spread(s, s.and(word, s.isplat(0x3f3f_3f3f)), 0, &mut out[..4]);
+    spread(s, s.or(s.and(low, s.isplat(0x0f0f_0f0f)), high), 0, &mut out[4..]);
 }
 
 /// Elements `4j..` of sub-block `sub` (of 32) out of nibbles at `at`: pairs of sub-blocks share 32 bytes.
@@ -47,12 +61,12 @@ impl IntFormat for Q4K {
         s.load_f16(p, 2 * LANES)
     }
     #[inline(always)]
-    fn sub_scales<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
-        six_bits(s, p, 4 * LANES, 0)
+    fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
+        six_bits(s, p, 4 * LANES, 0, out);
     }
     #[inline(always)]
-    fn sub_minima<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
-        six_bits(s, p, 4 * LANES, 1)
+    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
+        six_bits(s, p, 4 * LANES, 1, out);
     }
 }
 
@@ -79,12 +93,12 @@ impl IntFormat for Q5K {
         s.load_f16(p, 2 * LANES)
     }
     #[inline(always)]
-    fn sub_scales<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
-        six_bits(s, p, 4 * LANES, 0)
+    fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
+        six_bits(s, p, 4 * LANES, 0, out);
     }
     #[inline(always)]
-    fn sub_minima<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
-        six_bits(s, p, 4 * LANES, 1)
+    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
+        six_bits(s, p, 4 * LANES, 1, out);
     }
 }
 
@@ -96,7 +110,6 @@ impl IntFormat for Q6K {
     const SUB: usize = 16;
     const SCALED: bool = true;
     const OFFSET: i32 = 32;
-    const SCALE_OFFSET: i32 = 128;
     #[inline(always)]
     fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
         let (half, quarter, word) = (sub / 8, sub % 8 / 2, sub % 2 * 4 + j);
@@ -111,13 +124,12 @@ impl IntFormat for Q6K {
         s.load_f16(p, 208 * LANES)
     }
     #[inline(always)]
-    fn sub_scales<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
-        let mut out = [s.isplat(0); 4];
+    fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
         for i in 0..4 {
+            let words = s.iload(p, 192 * LANES + i * 64);
             // A signed byte plus 128 is the byte with its top bit flipped.
-            out[i] = s.xor(s.iload(p, 192 * LANES + i * 64), s.isplat(0x8080_8080_u32 as i32));
+            spread(s, s.xor(words, s.isplat(0x8080_8080_u32 as i32)), 128, &mut out[4 * i..]);
         }
-        out
     }
 }
 
@@ -149,20 +161,16 @@ impl IntFormat for Q2K {
         s.load_f16(p, 82 * LANES)
     }
     #[inline(always)]
-    fn sub_scales<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
-        let mut out = [s.isplat(0); 4];
+    fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
         for i in 0..4 {
-            out[i] = s.and(s.iload(p, i * 64), s.isplat(0x0f0f_0f0f));
+            spread(s, s.and(s.iload(p, i * 64), s.isplat(0x0f0f_0f0f)), 0, &mut out[4 * i..]);
         }
-        out
     }
     #[inline(always)]
-    fn sub_minima<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
-        let mut out = [s.isplat(0); 4];
+    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
         for i in 0..4 {
-            out[i] = s.and(s.shr(s.iload(p, i * 64), 4), s.isplat(0x0f0f_0f0f));
+            spread(s, s.and(s.shr(s.iload(p, i * 64), 4), s.isplat(0x0f0f_0f0f)), 0, &mut out[4 * i..]);
         }
-        out
     }
 }
 
@@ -174,7 +182,6 @@ impl IntFormat for Q3K {
     const SUB: usize = 16;
     const SCALED: bool = true;
     const OFFSET: i32 = 4;
-    const SCALE_OFFSET: i32 = 32;
     #[inline(always)]
     fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
         let mask = s.shr(s.iload(p, (sub % 2 * 4 + j) * 64), sub as u32 / 2);
@@ -186,15 +193,13 @@ impl IntFormat for Q3K {
         s.load_f16(p, 108 * LANES)
     }
     #[inline(always)]
-    fn sub_scales<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
+    fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
         let high = s.iload(p, 96 * LANES + 128);
-        let mut out = [s.isplat(0); 4];
         for i in 0..4 {
             let low = s.shr(s.iload(p, 96 * LANES + i % 2 * 64), 4 * (i as u32 / 2));
             let top = s.shl(s.and(s.shr(high, 2 * i as u32), s.isplat(0x0303_0303)), 4);
-            out[i] = s.or(s.and(low, s.isplat(0x0f0f_0f0f)), top);
+            spread(s, s.or(s.and(low, s.isplat(0x0f0f_0f0f)), top), 32, &mut out[4 * i..]);
         }
-        out
     }
 }
 
@@ -206,7 +211,6 @@ impl IntFormat for Iq4Xs {
     const SUB: usize = 32;
     const SCALED: bool = true;
     const SIGNED: bool = true;
-    const SCALE_OFFSET: i32 = 32;
     #[inline(always)]
     fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
         // Unlike in Q4_K, a sub-block has its own 16 bytes: low nibbles first, then high ones.
@@ -219,16 +223,14 @@ impl IntFormat for Iq4Xs {
         s.load_f16(p, 0)
     }
     #[inline(always)]
-    fn sub_scales<S: Simd>(s: S, p: &[u8]) -> [S::I; 4] {
+    fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
         let low = s.iload(p, 4 * LANES);
         // Sixteen bits of each row: two bytes that were moved together.
         let high = s.load_u16(p, 2 * LANES);
-        let mut out = [s.isplat(0); 4];
-        for sub in 0..8 {
+        for (sub, out) in out[..8].iter_mut().enumerate() {
             let nibble = s.and(s.shr(low, 4 * sub as u32), s.isplat(15));
             let top = s.shl(s.and(s.shr(high, 2 * sub as u32), s.isplat(3)), 4);
-            out[sub / 4] = s.or(out[sub / 4], s.shl(s.or(nibble, top), 8 * (sub as u32 % 4)));
+            *out = s.iadd(s.or(nibble, top), s.isplat(-32));
         }
-        out
     }
 }

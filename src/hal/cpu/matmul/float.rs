@@ -3,8 +3,6 @@
 //! The inner dimension is never split, so one output is one chain of dependent operations; sixteen rows of a
 //! group and up to eight activation rows run side by side.
 
-#![expect(clippy::needless_range_loop, reason = "an index runs through several arrays of lanes at once")]
-
 use super::{LANES, Pair, Simd, Sums, Task};
 
 /// A plain format.
@@ -66,8 +64,8 @@ fn add_tile<S: Simd, F: FloatFormat, const T: usize>(
         rows[t] = &x[pairs[t].input as usize * cols + from..][..n];
         acc[t] = s.load(&sums[t], 0);
     }
-    for k in 0..n {
-        let w = F::load(s, weights, k * F::BYTES);
+    for (k, w) in weights.chunks_exact(F::BYTES).enumerate() {
+        let w = F::load(s, w, 0);
         for t in 0..T {
             acc[t] = s.fma(w, s.splat(rows[t][k]), acc[t]);
         }

@@ -4,8 +4,6 @@
 //! over a block that was unpacked to the first-level cache, so that unpacking and reading weights are paid
 //! once. Both ways compute every output by the same operations in the same order.
 
-#![expect(clippy::needless_range_loop, reason = "an index runs through several arrays of lanes at once")]
-
 use super::super::activation::Block;
 use super::{LANES, Pair, Simd, Sums, Task};
 use std::marker::PhantomData;
@@ -24,8 +22,6 @@ pub trait IntFormat: 'static {
     const SIGNED: bool = false;
     /// Stored integers are this much too large.
     const OFFSET: i32 = 0;
-    /// Stored sub-scales are this much too large.
-    const SCALE_OFFSET: i32 = 0;
     /// Whether there are minima.
     const MINIMA: bool = false;
 
@@ -34,46 +30,23 @@ pub trait IntFormat: 'static {
     /// Scale of the block.
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F;
     /// Scale of the minima.
-    #[inline(always)]
     fn min_scale<S: Simd>(s: S, _: &[u8]) -> S::F {
         s.splat(0.0)
     }
-    /// Scales of the sub-blocks, `SCALE_OFFSET` too large: four to a word, a byte each.
-    #[inline(always)]
-    fn sub_scales<S: Simd>(s: S, _: &[u8]) -> [S::I; 4] {
-        [s.isplat(0); 4]
-    }
-    /// Minima of the sub-blocks, in the same way, without offset.
-    #[inline(always)]
-    fn sub_minima<S: Simd>(s: S, _: &[u8]) -> [S::I; 4] {
-        [s.isplat(0); 4]
-    }
+    /// Scales of the sub-blocks.
+    fn sub_scales<S: Simd>(_: S, _: &[u8], _: &mut [S::I; 16]) {}
+    /// Minima of the sub-blocks.
+    fn sub_minima<S: Simd>(_: S, _: &[u8], _: &mut [S::I; 16]) {}
 }
-
-/// Bytes between the block that is computed and the one that is asked for.
-const PREFETCH: usize = 4096;
 
 /// What a tile reads: a packed block, or one that was unpacked.
 trait Source<S: Simd, F: IntFormat> {
-    /// Asks for the block that comes some time after this one; called once for each sub-block, so that the requests
-    /// do not come in bursts.
-    fn prefetch(&self, s: S, sub: usize);
-    /// As of the format.
     fn quants(&self, s: S, sub: usize, j: usize) -> S::I;
 }
 
 struct Packed<'a>(&'a [u8]);
 
 impl<S: Simd, F: IntFormat> Source<S, F> for Packed<'_> {
-    #[inline(always)]
-    fn prefetch(&self, s: S, sub: usize) {
-        let share = F::BYTES / (F::X::LEN / F::SUB);
-        let mut line = 0;
-        while line < share {
-            s.prefetch(self.0, PREFETCH + sub * share + line);
-            line += 64;
-        }
-    }
     #[inline(always)]
     fn quants(&self, s: S, sub: usize, j: usize) -> S::I {
         F::quants(s, self.0, sub, j)
@@ -85,8 +58,6 @@ struct Unpacked<S: Simd>([S::I; 64]);
 
 impl<S: Simd, F: IntFormat> Source<S, F> for Unpacked<S> {
     #[inline(always)]
-    fn prefetch(&self, _: S, _: usize) {}
-    #[inline(always)]
     fn quants(&self, _: S, sub: usize, j: usize) -> S::I {
         self.0[sub * (F::SUB / 4) + j]
     }
@@ -96,91 +67,21 @@ impl<S: Simd, F: IntFormat> Source<S, F> for Unpacked<S> {
 struct Head<S: Simd, F: IntFormat> {
     scale: S::F,
     min_scale: S::F,
-    sub_scales: [S::I; 4],
-    sub_minima: [S::I; 4],
+    sub_scales: [S::I; 16],
+    sub_minima: [S::I; 16],
     format: PhantomData<F>,
 }
 
 impl<S: Simd, F: IntFormat> Head<S, F> {
     #[inline(always)]
     fn new(s: S, p: &[u8]) -> Self {
-        Head {
-            scale: F::scale(s, p),
-            min_scale: F::min_scale(s, p),
-            sub_scales: F::sub_scales(s, p),
-            sub_minima: F::sub_minima(s, p),
-            format: PhantomData,
-        }
-    }
-
-    #[inline(always)]
-    fn sub_scale(&self, s: S, sub: usize) -> S::I {
-        let scale = byte(s, self.sub_scales[sub / 4], sub % 4);
-        if F::SCALE_OFFSET == 0 { scale } else { s.iadd(scale, s.isplat(-F::SCALE_OFFSET)) }
-    }
-
-    #[inline(always)]
-    fn sub_minimum(&self, s: S, sub: usize) -> S::I {
-        byte(s, self.sub_minima[sub / 4], sub % 4)
-    }
-}
-
-/// Byte `i` of each word, as an integer.
-#[inline(always)]
-fn byte<S: Simd>(s: S, words: S::I, i: usize) -> S::I {
-    s.and(s.shr(words, 8 * i as u32), s.isplat(0xff))
-}
-
-/// A block's integer sums with `T` activation rows, as they grow.
-struct IntSums<S: Simd, const T: usize> {
-    total: [S::I; T],
-    minima: [S::I; T],
-}
-
-/// Adds one sub-block's products.
-#[inline(always)]
-fn add_sub_block<S: Simd, F: IntFormat, const T: usize>(
-    s: S,
-    source: &impl Source<S, F>,
-    head: &Head<S, F>,
-    x: [&F::X; T],
-    sub: usize,
-    sums: &mut IntSums<S, T>,
-) {
-    source.prefetch(s, sub);
-    let mut dot = [s.isplat(0); T];
-    for t in 0..T {
-        if F::SIGNED && S::BIASED {
-            dot[t] = s.signed_start(x[t].minus_sum(sub, F::SUB));
-        } else if F::OFFSET != 0 {
-            dot[t] = s.isplat(x[t].minus_sum(sub, F::SUB) * F::OFFSET);
-        }
-    }
-    for j in 0..F::SUB / 4 {
-        let w = source.quants(s, sub, j);
-        for t in 0..T {
-            let word = x[t].word(sub * (F::SUB / 4) + j);
-            dot[t] = if F::SIGNED { s.dot_signed(dot[t], w, word) } else { s.dot(dot[t], w, word) };
-        }
-    }
-    if F::SCALED {
-        let scale = head.sub_scale(s, sub);
-        for t in 0..T {
-            sums.total[t] = s.iadd(sums.total[t], s.imul(dot[t], scale));
-        }
-    } else {
-        sums.total = dot;
-    }
-    if F::MINIMA && F::SCALED {
-        let minimum = head.sub_minimum(s, sub);
-        for t in 0..T {
-            let minus_sum = s.isplat(x[t].minus_sum(sub, F::SUB));
-            sums.minima[t] = s.iadd(sums.minima[t], s.imul(minus_sum, minimum));
-        }
-    } else if F::MINIMA {
-        for t in 0..T {
-            sums.minima[t] = s.isplat(x[t].minus_sum(sub, F::SUB));
-        }
+        let zero = [s.isplat(0); 16];
+        let scale = F::scale(s, p);
+        let min_scale = F::min_scale(s, p);
+        let mut head = Head { scale, min_scale, sub_scales: zero, sub_minima: zero, format: PhantomData };
+        F::sub_scales(s, p, &mut head.sub_scales);
+        F::sub_minima(s, p, &mut head.sub_minima);
+        head
     }
 }
 
@@ -193,27 +94,38 @@ fn add_block<S: Simd, F: IntFormat, const T: usize>(
     x: [&F::X; T],
     acc: &mut [S::F; T],
 ) {
-    let mut sums = IntSums { total: [s.isplat(0); T], minima: [s.isplat(0); T] };
-    // Written out, so that every shift and address of the single row is a constant.
-    macro_rules! sub_blocks {
-        ($($sub:literal)*) => {
-            $(if $sub < F::X::LEN / F::SUB {
-                add_sub_block(s, source, head, x, $sub, &mut sums);
-            })*
-        };
-    }
-    if T == 1 {
-        sub_blocks!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    } else {
-        for sub in 0..F::X::LEN / F::SUB {
-            add_sub_block(s, source, head, x, sub, &mut sums);
+    let mut total = [s.isplat(0); T];
+    let mut minima = [s.isplat(0); T];
+    for sub in 0..F::X::LEN / F::SUB {
+        let mut dot = [s.isplat(0); T];
+        for t in 0..T {
+            if F::SIGNED && S::BIASED {
+                dot[t] = s.signed_start(x[t].minus_sum(sub, F::SUB));
+            } else if F::OFFSET != 0 {
+                dot[t] = s.isplat(x[t].minus_sum(sub, F::SUB) * F::OFFSET);
+            }
+        }
+        for j in 0..F::SUB / 4 {
+            let w = source.quants(s, sub, j);
+            for t in 0..T {
+                let word = x[t].word(sub * (F::SUB / 4) + j);
+                dot[t] = if F::SIGNED { s.dot_signed(dot[t], w, word) } else { s.dot(dot[t], w, word) };
+            }
+        }
+        for t in 0..T {
+            total[t] = if F::SCALED { s.iadd(total[t], s.imul(dot[t], head.sub_scales[sub])) } else { dot[t] };
+            if F::MINIMA {
+                let minus_sum = s.isplat(x[t].minus_sum(sub, F::SUB));
+                minima[t] =
+                    if F::SCALED { s.iadd(minima[t], s.imul(minus_sum, head.sub_minima[sub])) } else { minus_sum };
+            }
         }
     }
     for t in 0..T {
         let d = s.splat(x[t].scale());
-        acc[t] = s.fma(s.to_f32(sums.total[t]), s.mul(head.scale, d), acc[t]);
+        acc[t] = s.fma(s.to_f32(total[t]), s.mul(head.scale, d), acc[t]);
         if F::MINIMA {
-            acc[t] = s.fma(s.to_f32(sums.minima[t]), s.mul(head.min_scale, d), acc[t]);
+            acc[t] = s.fma(s.to_f32(minima[t]), s.mul(head.min_scale, d), acc[t]);
         }
     }
 }
@@ -240,17 +152,21 @@ fn add_tile<S: Simd, F: IntFormat, const T: usize>(
     }
 }
 
-/// Runs a task.
+/// Runs a task. Weights stream forward through memory, so the hardware is told a little earlier than it guesses.
 #[inline(always)]
 pub fn multiply_int<S: Simd, F: IntFormat>(s: S, task: &Task, sums: &mut Sums) {
     let (x, stride) = (F::X::of(&task.x), task.x.rows);
     for (g, group) in task.weights.chunks_exact(task.group_bytes).enumerate() {
         if let [pair] = task.pairs {
             let mut acc = [s.splat(0.0)];
-            for b in 0..group.len() / F::BYTES {
-                let p = &group[b * F::BYTES..][..F::BYTES];
+            for (p, x) in group.chunks_exact(F::BYTES).zip(x.chunks_exact(stride)) {
+                let mut line = 0;
+                while line < F::BYTES {
+                    s.prefetch(p, PREFETCH + line);
+                    line += 64;
+                }
                 let head = Head::<S, F>::new(s, p);
-                add_block::<S, F, 1>(s, &Packed(p), &head, [&x[b * stride + pair.input as usize]], &mut acc);
+                add_block::<S, F, 1>(s, &Packed(p), &head, [&x[pair.input as usize]], &mut acc);
             }
             task.finish(s, g, pair.output, acc[0]);
         } else {
@@ -259,6 +175,9 @@ pub fn multiply_int<S: Simd, F: IntFormat>(s: S, task: &Task, sums: &mut Sums) {
     }
 }
 
+/// Bytes between the block that is computed and the one that is asked for.
+const PREFETCH: usize = 4096;
+
 /// One group of weight rows for many activation rows.
 #[inline(always)]
 fn multiply_rows<S: Simd, F: IntFormat>(s: S, task: &Task, g: usize, group: &[u8], sums: &mut Sums) {
@@ -266,8 +185,7 @@ fn multiply_rows<S: Simd, F: IntFormat>(s: S, task: &Task, g: usize, group: &[u8
     sums.clear();
     sums.resize(n, [0.0; LANES]);
     let mut block = Unpacked::<S>([s.isplat(0); 64]);
-    for b in 0..group.len() / F::BYTES {
-        let (p, x) = (&group[b * F::BYTES..][..F::BYTES], &x[b * stride..][..stride]);
+    for (p, x) in group.chunks_exact(F::BYTES).zip(x.chunks_exact(stride)) {
         let head = Head::<S, F>::new(s, p);
         for sub in 0..F::X::LEN / F::SUB {
             for j in 0..F::SUB / 4 {

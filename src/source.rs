@@ -25,15 +25,19 @@ enum Bytes {
 }
 
 impl Source {
-    /// Opens a regular file (or a block device) for reading.
+    /// Opens a regular file for reading. A pipe or a device has no length, and opening a pipe can wait for ever.
+    ///
+    /// # Errors
+    /// `Io` when it is something else, or cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let fail = |e: std::io::Error| Error::io(&name, "cannot open", &e);
-        let file = File::open(path).map_err(fail)?;
-        let meta = file.metadata().map_err(fail)?;
-        if meta.is_dir() {
-            return Err(Error::Io { file: name, problem: "is a directory; name a model file".into() });
+        let meta = std::fs::metadata(path).map_err(fail)?;
+        if !meta.is_file() {
+            let what = if meta.is_dir() { "a directory" } else { "not a regular file" };
+            return Err(Error::Io { file: name, problem: format!("is {what}; name a model file") });
         }
+        let file = File::open(path).map_err(fail)?;
         Ok(Source { len: meta.len(), name, bytes: Bytes::File(file) })
     }
 

@@ -162,6 +162,26 @@ fn arrays_nested_too_deep() {
     refuse(&raw.bytes, "x", raw.mark("key x: element type").offset + 3 * 12, "nested deeper than 4");
 }
 
+/// An empty array is 12 bytes in a file and 56 in memory, so their number is bounded, whatever keys they stand under.
+#[test]
+fn arrays_nested_too_often() {
+    let file = |counts: &[u64]| {
+        let mut raw = Raw::new(3, 0, counts.len() as u64);
+        for (i, &n) in counts.iter().enumerate() {
+            raw.put("name length", &1u64.to_le_bytes());
+            raw.put("name", &[b'a' + i as u8]);
+            raw.put("type", &9u32.to_le_bytes());
+            raw.put(&format!("array {i}"), &[&9u32.to_le_bytes()[..], &n.to_le_bytes()].concat());
+            (0..n).for_each(|_| raw.put("empty array", &[&4u32.to_le_bytes()[..], &[0; 8]].concat()));
+        }
+        raw
+    };
+    let folder = Folder::new();
+    gguf::open(&folder.write("many.gguf", &file(&[1 << 15, 1 << 15]).bytes)).unwrap();
+    let raw = file(&[1 << 15, (1 << 15) + 1]);
+    refuse(&raw.bytes, "b", raw.mark("array 1").offset, "a header may have 65536 of them in all");
+}
+
 #[test]
 fn bools_that_are_neither() {
     let raw = Raw::file(&[("x", V::Bool(2))], &[]);
@@ -289,6 +309,17 @@ fn a_missing_file_and_a_folder() {
     assert!(error.contains("none.gguf: cannot open"), "{error}");
     let error = gguf::open(&folder.0).unwrap_err().to_string();
     assert!(error.contains("is a directory"), "{error}");
+}
+
+#[test]
+fn neither_a_device_nor_a_pipe_is_a_model() {
+    let folder = Folder::new();
+    let pipe = folder.0.join("pipe.gguf");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [PathBuf::from("/dev/zero"), pipe] {
+        let error = gguf::open(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: is not a regular file; name a model file", path.display()));
+    }
 }
 
 /// Three files of one tensor each: number, count and total as given for the second.

@@ -108,6 +108,9 @@ fn a_writer_refuses_what_does_not_fit() {
     assert!(writer.write(&[0; 33]).is_err());
     writer.write(&[0; 32]).unwrap();
     assert!(writer.write(&[0; 1]).is_err());
+    writer.write(&[]).unwrap();
+    writer.finish().unwrap();
+    std::fs::remove_file(&path).unwrap();
     for bad in [one_tensor(""), one_tensor(&"x".repeat(65))] {
         assert!(Writer::create(&path, &Meta::default(), &bad).is_err());
     }

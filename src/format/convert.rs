@@ -64,7 +64,7 @@ pub fn convert(
         let elements = work.tensor.elements();
         for first in (0..elements).step_by(BATCH as usize) {
             let len = BATCH.min(elements - first) as usize;
-            let (written, filled) = rayon::join(|| write(&mut writer, &done), || work.fill(first, len, &mut next));
+            let (written, filled) = rayon::join(|| writer.write(&done), || work.fill(first, len, &mut next));
             written?;
             rounding += filled?;
             advance(work.tensor.format.row_bytes(len) as u64)?;
@@ -72,13 +72,9 @@ pub fn convert(
         }
         roundings.push(rounding);
     }
-    write(&mut writer, &done)?;
+    writer.write(&done)?;
     writer.finish()?;
     Ok(roundings)
-}
-
-fn write(writer: &mut Writer, bytes: &[u8]) -> Result<()> {
-    if bytes.is_empty() { Ok(()) } else { writer.write(bytes) }
 }
 
 /// One tensor on its way.

@@ -44,8 +44,9 @@ pub(super) fn read(source: Arc<Source>, index: usize) -> Result<Part> {
     let key_count = entries(&mut c, MIN_ENTRY)?;
 
     let mut meta = Meta::new(source.name());
+    let mut inner = value::MAX_INNER;
     for i in 0..key_count {
-        read_key(&mut c, i, &mut meta)?;
+        read_key(&mut c, i, &mut meta, &mut inner)?;
     }
     let alignment = alignment(&meta)?;
     let raw = (0..tensor_count).map(|i| read_tensor(&mut c, i)).collect::<Result<Vec<_>>>()?;
@@ -65,7 +66,7 @@ fn entries(c: &mut Cursor, min_bytes: u64) -> Result<usize> {
     Ok(n)
 }
 
-fn read_key(c: &mut Cursor, i: usize, meta: &mut Meta) -> Result<()> {
+fn read_key(c: &mut Cursor, i: usize, meta: &mut Meta, inner: &mut usize) -> Result<()> {
     c.set_field(format!("metadata key {i}"));
     let at = c.position();
     let key = c.name(MAX_KEY)?;
@@ -73,7 +74,7 @@ fn read_key(c: &mut Cursor, i: usize, meta: &mut Meta) -> Result<()> {
         return Err(c.error(at, "the key is empty"));
     }
     c.set_field(&key);
-    let value = value::read(c)?;
+    let value = value::read(c, inner)?;
     if !meta.insert(&key, value, Some(at)) {
         return Err(c.error(at, "the key is there twice"));
     }

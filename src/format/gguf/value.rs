@@ -1,8 +1,8 @@
 //! Metadata values: their type numbers, how they are read, how they are written.
 //!
 //! Arrays are read in pieces of the cursor's buffer into vectors that are never longer than the file could fill.
-//! Nested arrays, which the format allows and hardly anybody writes, are bounded in depth and number, because an
-//! empty one costs more memory than file.
+//! Nested arrays, which the format allows and hardly anybody writes, are bounded in depth and in number over the whole
+//! header, because an empty one costs five times more memory than file.
 
 use super::cursor::{Cursor, MAX_HEADER};
 use crate::error::Result;
@@ -10,8 +10,8 @@ use crate::meta::{Array, Strings, Value};
 
 /// Arrays in arrays in arrays: no deeper.
 const MAX_DEPTH: usize = 4;
-/// Arrays that are elements of one array.
-const MAX_INNER: usize = 1 << 16;
+/// Arrays that are elements of arrays, in one header.
+pub(super) const MAX_INNER: usize = 1 << 16;
 /// Bytes converted at once.
 const PIECE: usize = 64 << 10;
 
@@ -41,8 +41,8 @@ macro_rules! scalars {
 }
 scalars!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 
-/// Reads a value: its type, then itself.
-pub(super) fn read(c: &mut Cursor) -> Result<Value> {
+/// Reads a value: its type, then itself. `inner` is how many arrays within arrays the header may still have.
+pub(super) fn read(c: &mut Cursor, inner: &mut usize) -> Result<Value> {
     let at = c.position();
     Ok(match c.u32()? {
         0 => Value::U8(one(c)?),
@@ -54,7 +54,7 @@ pub(super) fn read(c: &mut Cursor) -> Result<Value> {
         6 => Value::F32(one(c)?),
         7 => Value::Bool(bools(c, 1)?[0]),
         STRING => Value::String(c.string(MAX_HEADER as usize)?.to_vec()),
-        ARRAY => Value::Array(array(c, 0)?),
+        ARRAY => Value::Array(array(c, 0, inner)?),
         10 => Value::U64(one(c)?),
         11 => Value::I64(one(c)?),
         12 => Value::F64(one(c)?),
@@ -70,7 +70,7 @@ fn one<T: Scalar>(c: &mut Cursor) -> Result<T> {
     c.take(T::SIZE).map(T::get)
 }
 
-fn array(c: &mut Cursor, depth: usize) -> Result<Array> {
+fn array(c: &mut Cursor, depth: usize, inner: &mut usize) -> Result<Array> {
     let at = c.position();
     let kind = c.u32()?;
     Ok(match kind {
@@ -86,7 +86,7 @@ fn array(c: &mut Cursor, depth: usize) -> Result<Array> {
             Array::Bool(bools(c, n)?)
         }
         STRING => Array::String(strings(c)?),
-        ARRAY => Array::Array(inner(c, at, depth + 1)?),
+        ARRAY => Array::Array(arrays(c, at, depth + 1, inner)?),
         10 => Array::U64(many(c)?),
         11 => Array::I64(many(c)?),
         12 => Array::F64(many(c)?),
@@ -126,15 +126,15 @@ fn strings(c: &mut Cursor) -> Result<Strings> {
     Ok(out)
 }
 
-fn inner(c: &mut Cursor, at: u64, depth: usize) -> Result<Vec<Array>> {
+fn arrays(c: &mut Cursor, at: u64, depth: usize, inner: &mut usize) -> Result<Vec<Array>> {
     if depth >= MAX_DEPTH {
         return Err(c.error(at, format!("arrays are nested deeper than {MAX_DEPTH}")));
     }
     let n = c.count(ARRAY_HEAD)?;
-    if n > MAX_INNER {
-        return Err(c.error(at, format!("{n} arrays in one array; at most {MAX_INNER} are allowed")));
-    }
-    (0..n).map(|_| array(c, depth)).collect()
+    *inner = inner.checked_sub(n).ok_or_else(|| {
+        c.error(at, format!("{n} more arrays within arrays; a header may have {MAX_INNER} of them in all"))
+    })?;
+    (0..n).map(|_| array(c, depth, inner)).collect()
 }
 
 /// Appends a value as it stands in a file: its type, then itself.

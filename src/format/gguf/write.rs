@@ -81,7 +81,7 @@ impl Writer {
         }
         self.output.write(bytes)?;
         self.written += bytes.len() as u64;
-        if self.written == self.sizes[self.current] {
+        if !bytes.is_empty() && bytes.len() as u64 == left {
             let size = self.written;
             let padding = size.next_multiple_of(ALIGNMENT) - size;
             self.output.write(&[0; ALIGNMENT as usize][..padding as usize])?;

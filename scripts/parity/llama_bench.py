@@ -10,6 +10,10 @@ command is an object:
 
 It reads P random tokens into each of `batch` sequences behind D that are read once and kept, then decodes N passes of
 one random token of each: what llama-bench times, without sampling. The answer has the seconds of the two parts.
+
+    {"flash": 0 or 1, "tokens": [IDS], "logits": "OUT.npy"}
+
+This writes the logits at every position of the tokens, read in one pass: float32 [n_tokens, n_vocab].
 """
 
 import json
@@ -17,6 +21,7 @@ import random
 import sys
 import time
 
+import numpy as np
 from llama_cpp import llama_cpp as api
 
 STEP = 2048  # tokens of a call, llama-bench's default; it computes them 512 at a time
@@ -41,12 +46,13 @@ class Context:
         self.sequences = batch
         self.depth = 0
 
-    def decode(self, rows):
-        """One call; rows are (sequence, position, whether logits are wanted)."""
+    def decode(self, rows, ids=None):
+        """One call; rows are (sequence, position, whether logits are wanted), the tokens random unless given."""
         t = self.tokens
         t.n_tokens = len(rows)
         for i, (seq, pos, wanted) in enumerate(rows):
-            t.token[i], t.pos[i], t.logits[i] = random.randrange(self.vocab), pos, wanted
+            t.token[i] = ids[i] if ids else random.randrange(self.vocab)
+            t.pos[i], t.logits[i] = pos, wanted
             t.n_seq_id[i], t.seq_id[i][0] = 1, seq
         code = api.llama_decode(self.handle, t)
         if code != 0:
@@ -81,6 +87,12 @@ class Context:
         self.forget(depth)
         return {"prefill": read - start, "decode": end - read}
 
+    def logits(self, ids, path):
+        self.decode([(0, i, 1) for i in range(len(ids))], ids)
+        rows = api.llama_get_logits(self.handle)
+        np.save(path, np.ctypeslib.as_array(rows, shape=(len(ids), self.vocab)))
+        return {}
+
 
 def main():
     path, threads, repack = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1"
@@ -103,6 +115,11 @@ def main():
     contexts = {}
     for line in sys.stdin:
         c = json.loads(line)
+        if "logits" in c:
+            context = Context(model, c["flash"], 256, 1, threads)
+            print(json.dumps(context.logits(c["tokens"], c["logits"])), flush=True)
+            api.llama_free(context.handle)
+            continue
         key = c["flash"], c["context"], c["batch"]
         if key not in contexts:
             for old in [k for k in contexts if k[1:] != key[1:]]:

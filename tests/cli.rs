@@ -3,8 +3,9 @@
 #[path = "common/program.rs"]
 mod program;
 
+use air_rs::meta::Value;
 use assert_cmd::Command;
-use program::{Temp, air, err, out, run};
+use program::{Temp, air, altered, err, out, run};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
@@ -102,6 +103,59 @@ fn a_closed_pipe_ends_quietly() {
     let o = child.wait_with_output().unwrap();
     assert_eq!(err(&o), "");
     assert_eq!(o.status.signal(), Some(13), "SIGPIPE, not {:?}", o.status);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_written_is_an_error() {
+    let text = Temp::file("full.txt", "What news, my lord?");
+    for args in [
+        &["config"][..],
+        &["config", "--json"],
+        &["info"],
+        &["tokenize", "a b"],
+        &["tokenize", "--decode", "5"],
+        &["completions", "bash"],
+        &["synth", "--list"],
+        &["generate", "-p", "a", "-n", "2"],
+        &["generate", "-p", "a", "-n", "2", "--stream"],
+        &["perplexity", "-f", &text],
+    ] {
+        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_air"));
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let o = c.args(args).env_clear().stdout(full).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(o.status.code(), Some(1), "{args:?}: {}", err(&o));
+        assert!(err(&o).contains("error: stdout: cannot write: "), "{args:?}: {}", err(&o));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn notes_that_nobody_can_read_do_not_end_the_work() {
+    let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_air"));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let o = c.args(["generate", "-p", "a", "-n", "2", "--stats"]).env_clear().stderr(full).output().unwrap();
+    assert_eq!(o.status.code(), Some(0));
+    assert!(!out(&o).is_empty());
+}
+
+#[test]
+fn names_in_a_file_cannot_command_the_terminal() {
+    let evil = "evil\x1b[2J\u{9b}";
+    let name = altered("llama-gqa.gguf", |meta| {
+        meta.insert("general.name", Value::String(evil.into()), None);
+        meta.insert("tokenizer.chat_template", Value::String("{{ messages[0].content }}".into()), None);
+    });
+    let kind = altered("llama-gqa.gguf", |meta| {
+        meta.insert("general.architecture", Value::String(evil.into()), None);
+    });
+    let chat = air(&["chat", "-n", "1", "-m", &name]).write_stdin("/model\n").output().unwrap();
+    assert!(out(&chat).contains("evil"), "{}", err(&chat));
+    for o in [chat, run(&["info", &name]), run(&["info", &kind]), run(&["generate", "-p", "a", "-m", &kind])] {
+        let text = out(&o) + &err(&o);
+        assert!(text.contains("evil"), "{text}");
+        assert!(text.chars().all(|c| !c.is_control() || c == '\n'), "{text:?}");
+    }
 }
 
 #[test]

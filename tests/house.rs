@@ -172,6 +172,17 @@ fn nothing_is_left_unfinished() {
     }
 }
 
+/// `println!` panics where stdout cannot be written; `cli::output` makes that an error.
+#[test]
+fn the_command_line_writes_through_one_door() {
+    for r in rooms().iter().filter(|r| r.module == "cli") {
+        for (line, text) in code(&r.text) {
+            assert!(!text.contains(&["print", "ln!("].concat()), "{}:{line}: use `output`", r.path.display());
+            assert!(!text.contains(&["print", "!("].concat()), "{}:{line}: use `output`", r.path.display());
+        }
+    }
+}
+
 /// The reader of imports itself: it must see what the other tests rely on.
 #[test]
 fn imports_are_seen() {

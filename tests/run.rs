@@ -124,7 +124,7 @@ fn a_prompt_that_cannot_be_read_is_an_error() {
     assert!(err(&o).contains("the context holds 256"), "{}", err(&o));
     let o = generate(&[]).write_stdin(&b"ab\xff"[..]).output().unwrap();
     assert_eq!(o.status.code(), Some(1));
-    assert_eq!(err(&o), "error: stdin: the prompt is not UTF-8 at byte 2\n");
+    assert_eq!(err(&o), "error: stdin: is not UTF-8 at byte 2\n");
 }
 
 #[test]

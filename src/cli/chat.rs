@@ -6,13 +6,13 @@
 use super::conversation::Conversation;
 use super::sampling::{self, Generating};
 use super::settings::SettingArgs;
-use super::{generate, human, interrupt, model};
+use super::{generate, interrupt, model, output};
 use crate::config;
 use crate::engine::{Engine, FinishReason, Finished};
 use crate::error::{Error, Result};
 use crate::sample::Params;
 use rustyline::error::ReadlineError;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
 const HELP: &str = "\
@@ -60,13 +60,13 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut input = Input::new()?;
     if let Input::Terminal { .. } = input {
-        eprintln!("{}: /help lists the commands, Ctrl-D ends", chat.name());
+        output::note(format_args!("{}: /help lists the commands, Ctrl-D ends", chat.name()));
     }
     while let Some(line) = input.line()? {
         match (chat.line(&line), &input) {
             (Ok(Next::Go), _) => {}
             (Ok(Next::End), _) => break,
-            (Err(e), Input::Terminal { .. }) => eprintln!("error: {e}"),
+            (Err(e), Input::Terminal { .. }) => output::note(format_args!("error: {e}")),
             (Err(e), Input::Pipe(_)) => return Err(e),
         }
     }
@@ -113,7 +113,7 @@ impl Input {
                         }
                         return Ok(Some(line));
                     }
-                    Err(ReadlineError::Interrupted) => eprintln!("(/exit or Ctrl-D ends)"),
+                    Err(ReadlineError::Interrupted) => output::note("(/exit or Ctrl-D ends)"),
                     Err(ReadlineError::Eof) => return Ok(None),
                     Err(e) => return Err(terminal(&e)),
                 }
@@ -188,22 +188,22 @@ impl Chat {
 
     fn command(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
-            "help" => print!("{HELP}"),
+            "help" => output::report(HELP)?,
             "clear" => {
                 self.conversation.clear();
                 self.last = None;
             }
             "system" => self.conversation.set_system((!value.is_empty()).then(|| value.to_string())),
-            "temp" if value.is_empty() => println!("{}", self.sampling.temperature),
+            "temp" if value.is_empty() => output::line(self.sampling.temperature)?,
             "temp" => self.set_temperature(value)?,
-            "context" => println!("{}", self.context()),
+            "context" => output::line(self.context())?,
             "stats" => match &self.last {
-                Some(finished) => print!("{}", generate::stats(&self.engine, finished, self.sampling.seed)),
-                None => println!("nothing was answered yet"),
+                Some(finished) => output::report(&generate::stats(&self.engine, finished, self.sampling.seed))?,
+                None => output::line("nothing was answered yet")?,
             },
             "model" => {
                 let info = self.engine.info();
-                println!("{} ({}), {}", self.name(), info.file, info.device);
+                output::line(format_args!("{} ({}), {}", self.name(), info.file, info.device))?;
             }
             _ => return Err(Error::Invalid(format!("there is no command /{name}; /help lists them"))),
         }
@@ -229,11 +229,11 @@ impl Chat {
         let mut answer = String::new();
         let finished = self.generate(&mut answer).inspect_err(|_| self.conversation.take_back())?;
         if !answer.ends_with('\n') {
-            println!();
+            output::answer("\n")?;
         }
         self.conversation.answered(&answer);
         if self.stats {
-            eprint!("{}", generate::stats(&self.engine, &finished, self.sampling.seed));
+            output::note(generate::stats(&self.engine, &finished, self.sampling.seed));
         }
         let reason = finished.reason;
         self.last = Some(finished);
@@ -244,14 +244,11 @@ impl Chat {
     }
 
     fn generate(&self, answer: &mut String) -> Result<Finished> {
-        let terminal = std::io::stdout().is_terminal();
         let sampling = self.sampling.clone();
         let request = self.conversation.request(&self.engine, sampling, self.max_tokens, &self.stop)?;
         model::follow(self.engine.submit(request)?, &mut |text| {
-            print!("{}", if terminal { human::harmless(text) } else { text.into() });
-            // A closed pipe ends the process by its signal; any other failure shows at the next write.
-            let _ = std::io::stdout().flush();
             answer.push_str(text);
+            output::answer(text)
         })
     }
 }

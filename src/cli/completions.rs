@@ -1,5 +1,6 @@
 //! `air completions SHELL`: a completion script for the user's shell, from the same definition as the help.
 
+use super::output;
 use crate::error::Result;
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -15,6 +16,5 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Air::command(), "air", &mut script);
-    print!("{}", String::from_utf8_lossy(&script));
-    Ok(())
+    output::report(&String::from_utf8_lossy(&script))
 }

@@ -1,5 +1,6 @@
 //! `air config`: the value of every setting and which layer it came from.
 
+use super::output;
 use super::settings::{SettingArgs, Uses};
 use crate::config::{Default, Origin, Resolved, SETTINGS};
 use crate::error::Result;
@@ -32,8 +33,7 @@ pub fn run(args: Args) -> Result<()> {
     let settings = args.settings.resolve()?;
     if args.json {
         let rows: serde_json::Map<String, Value> = settings.iter().map(row_json).collect();
-        println!("{:#}", Value::Object(rows));
-        return Ok(());
+        return output::json(&Value::Object(rows));
     }
     let shown = |r: &Resolved| match (&r.value, r.setting.default) {
         (Some(v), _) => v.clone(),
@@ -42,10 +42,9 @@ pub fn run(args: Args) -> Result<()> {
     };
     let width = |f: &dyn Fn(&Resolved) -> usize| settings.iter().map(f).max().unwrap_or(0);
     let (key, value) = (width(&|r| r.setting.key.len()), width(&|r| shown(r).chars().count()));
-    for r in settings.iter() {
-        println!("{:key$}  {:value$}  {}", r.setting.key, shown(r), r.origin);
-    }
-    Ok(())
+    settings
+        .iter()
+        .try_for_each(|r| output::line(format_args!("{:key$}  {:value$}  {}", r.setting.key, shown(r), r.origin)))
 }
 
 fn row_json(r: &Resolved) -> (String, Value) {

@@ -1,7 +1,7 @@
 //! `air debug`: what a model computes, for comparison with other programs.
 
-use super::model;
 use super::settings::SettingArgs;
+use super::{model, output};
 use crate::engine::{Chunk, Outputs, Runner, load};
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -50,10 +50,11 @@ fn logits(args: &LogitsArgs) -> Result<()> {
     let (bar, mut moved) = model::loading();
     let (_, mut runner) = load(&catalogue, &options, &mut moved)?;
     bar.finish_and_clear();
-    eprintln!("device: {}", runner.description());
+    output::note(format_args!("device: {}", runner.description()));
     check(&args.tokens, &runner)?;
     write(&args.output, &args.tokens, &mut runner)?;
-    eprintln!("{}: float32 [{}, {}]", args.output.display(), args.tokens.len(), runner.vocab());
+    let (rows, cols) = (args.tokens.len(), runner.vocab());
+    output::note(format_args!("{}: float32 [{rows}, {cols}]", args.output.display()));
     Ok(())
 }
 

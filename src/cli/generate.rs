@@ -6,14 +6,11 @@
 use super::conversation::Conversation;
 use super::sampling::{self, Generating};
 use super::settings::SettingArgs;
-use super::{human, interrupt, model};
+use super::{human, input, interrupt, model, output};
 use crate::engine::{Engine, Finished, Request};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use serde_json::json;
-use std::io::{IsTerminal, Read, Write};
-
-/// Bytes of a prompt from stdin; more than any context holds.
-const MAX_STDIN: u64 = 64 << 20;
+use std::io::IsTerminal;
 
 /// Answer a prompt
 #[derive(clap::Args)]
@@ -50,7 +47,11 @@ pub fn run(args: Args) -> Result<()> {
     let settings = args.settings.resolve()?;
     let text = match &args.prompt {
         Some(text) => text.clone(),
-        None => from_stdin()?,
+        None => {
+            let mut text = input::stdin("there is no prompt: give -p TEXT, or pipe one in")?;
+            text.truncate(text.strip_suffix('\n').map_or(text.len(), str::len));
+            text
+        }
     };
     let sampling = sampling::params(&settings, &args.flags);
     let seed = sampling.seed;
@@ -70,47 +71,20 @@ pub fn run(args: Args) -> Result<()> {
     let stream = !args.json && (args.stream || terminal);
     let mut answer = String::new();
     let finished = model::follow(engine.submit(request)?, &mut |text| {
-        if stream {
-            print!("{}", if terminal { human::harmless(text) } else { text.into() });
-            // A closed pipe ends the process by its signal; any other failure shows at the next write.
-            let _ = std::io::stdout().flush();
-        }
         answer.push_str(text);
+        if stream { output::answer(text) } else { Ok(()) }
     })?;
     if args.json {
-        println!("{:#}", report(&engine, &finished, &answer, seed));
+        output::json(&report(&engine, &finished, &answer, seed))?;
     } else if !stream {
-        print!("{answer}");
+        output::answer(&answer)?;
     } else if terminal && !answer.ends_with('\n') {
-        println!();
+        output::answer("\n")?;
     }
-    // The answer comes before what is said about it, also where both go to one file.
-    std::io::stdout().flush().map_err(|e| Error::io("stdout", "cannot write the answer", &e))?;
     if args.stats {
-        eprint!("{}", stats(&engine, &finished, seed));
+        output::note(stats(&engine, &finished, seed));
     }
     model::not_cancelled(finished).map(drop)
-}
-
-fn from_stdin() -> Result<String> {
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        super::usage("there is no prompt: give -p TEXT, or pipe one in");
-    }
-    let mut bytes = Vec::new();
-    let read = stdin.lock().take(MAX_STDIN + 1).read_to_end(&mut bytes);
-    read.map_err(|e| Error::io("stdin", "cannot read the prompt", &e))?;
-    if bytes.len() as u64 > MAX_STDIN {
-        return Err(Error::Limit(format!("stdin: the prompt has more than {} MiB", MAX_STDIN >> 20)));
-    }
-    let mut text = String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Error::Io { file: "stdin".into(), problem: format!("the prompt is not UTF-8 at byte {at}") }
-    })?;
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    Ok(text)
 }
 
 fn report(engine: &Engine, finished: &Finished, text: &str, seed: Option<u64>) -> serde_json::Value {

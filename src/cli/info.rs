@@ -5,7 +5,7 @@
 
 use super::settings::{ModelOnly, SettingArgs};
 use super::shares::{self, Share};
-use super::{human, model};
+use super::{human, model, output};
 use crate::arch::{self, Ffn, ModelSpec};
 use crate::error::Result;
 use crate::format::{Catalogue, gguf};
@@ -38,12 +38,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let catalogue = open(&args)?;
     let report = Report::new(&catalogue);
-    if args.json {
-        println!("{:#}", report.json(args.tensors));
-    } else {
-        print!("{}", report.text(args.tensors));
-    }
-    Ok(())
+    if args.json { output::json(&report.json(args.tensors)) } else { output::report(&report.text(args.tensors)) }
 }
 
 fn open(args: &Args) -> Result<Catalogue> {

@@ -1,8 +1,8 @@
 //! The command line.
 //!
 //! Each command is one file with `#[derive(clap::Args)] pub struct Args` and `pub fn run(args: Args) -> Result<()>`;
-//! here they become subcommands. A command writes its result to stdout with `println!` and everything about the way
-//! there (progress, the device, warnings) to stderr.
+//! here they become subcommands. A command writes through `output`: its result to stdout, and
+//! everything about the way there (the device, warnings) to stderr, where progress bars are too.
 //!
 //! Exit codes: 0 for success, 1 for an error while running (printed as `error: …`), 2 for bad usage (clap's), 130
 //! when Ctrl-C ended it. Output to a closed pipe ends the process by SIGPIPE, quietly, as other tools do.
@@ -19,6 +19,7 @@ mod info;
 mod input;
 pub mod interrupt;
 mod model;
+mod output;
 mod perplexity;
 mod progress;
 mod quantize;
@@ -78,17 +79,17 @@ impl Command {
 /// Runs the program.
 pub fn main() -> ExitCode {
     if let Err(e) = interrupt::die_on_closed_pipe() {
-        eprintln!("error: {e}");
+        output::note(format_args!("error: {e}"));
         return ExitCode::FAILURE;
     }
     match Air::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Cancelled) => {
-            eprintln!("cancelled");
+            output::note("cancelled");
             ExitCode::from(130)
         }
         Err(e) => {
-            eprintln!("error: {e}");
+            output::note(format_args!("error: {e}"));
             ExitCode::FAILURE
         }
     }

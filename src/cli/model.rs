@@ -1,7 +1,7 @@
 //! Opening and loading the model that the settings name.
 
 use super::settings::Uses;
-use super::{interrupt, progress};
+use super::{interrupt, output, progress};
 use crate::config::Settings;
 use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions};
 use crate::error::{Error, Result};
@@ -79,7 +79,7 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions) -> Result<Engine> {
     let (bar, mut moved) = loading();
     let engine = Engine::load(catalogue, options, &mut moved)?;
     bar.finish_and_clear();
-    eprintln!("device: {}", engine.info().device);
+    output::note(format_args!("device: {}", engine.info().device));
     Ok(engine)
 }
 
@@ -102,14 +102,14 @@ pub fn not_cancelled(finished: Finished) -> Result<Finished> {
 /// Follows a generation to its end. Ctrl-C cancels it; what came until then counts.
 ///
 /// # Errors
-/// Those of the generation.
-pub fn follow(generation: Generation, heard: &mut dyn FnMut(&str)) -> Result<Finished> {
+/// Those of the generation and of `heard`, which cancels it too.
+pub fn follow(generation: Generation, heard: &mut dyn FnMut(&str) -> Result<()>) -> Result<Finished> {
     let _forward = interrupt::forward(generation.cancel_flag())?;
     for event in generation {
         match event? {
-            Event::Token(token) => heard(&token.text),
+            Event::Token(token) => heard(&token.text)?,
             Event::Finished(finished) => {
-                heard(&finished.text);
+                heard(&finished.text)?;
                 return Ok(finished);
             }
         }

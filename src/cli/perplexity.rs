@@ -5,7 +5,7 @@
 //! A text shorter than one chunk is one chunk. The chunk's first token is replaced by BOS where the model wants one.
 
 use super::settings::SettingArgs;
-use super::{human, input, model, progress};
+use super::{human, input, model, output, progress};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -56,11 +56,10 @@ pub fn run(args: Args) -> Result<()> {
     }
     bar.finish_and_clear();
     if args.json {
-        println!("{:#}", score.json(&engine, &args, size, count));
+        output::json(&score.json(&engine, &args, size, count))
     } else {
-        print!("{}", score.text(size, count));
+        output::report(&score.text(size, count))
     }
-    Ok(())
 }
 
 /// At least 4, so that there is something to score.

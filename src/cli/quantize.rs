@@ -5,7 +5,7 @@
 //! fails or is stopped: the output appears under its name when it is whole.
 
 use super::settings::{SettingArgs, Uses};
-use super::{human, interrupt, progress, shares};
+use super::{human, interrupt, output, progress, shares};
 use crate::error::{Error, Result};
 use crate::format::convert::{Rounding, convert};
 use crate::format::gguf::{TensorPlan, Writer};
@@ -80,12 +80,7 @@ pub fn run(args: Args) -> Result<()> {
         Some((roundings, start.elapsed()))
     };
     let report = Report::new(&args, &catalogue, &plans, done)?;
-    if args.json {
-        println!("{:#}", report.json());
-    } else {
-        print!("{}", report.text());
-    }
-    Ok(())
+    if args.json { output::json(&report.json()) } else { output::report(&report.text()) }
 }
 
 /// The tensors of the output, in the input's order.

@@ -4,11 +4,11 @@
 //! shown with control characters escaped, and as `\x` escapes where a token is part of a character.
 
 use super::settings::{ModelOnly, SettingArgs};
-use super::{human, input, model};
+use super::{human, input, model, output};
 use crate::error::{Error, Result};
 use crate::text::{TokenKind, Tokenizer};
 use serde_json::{Value as Json, json};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Characters of a piece that are shown.
@@ -53,18 +53,15 @@ pub fn run(args: Args) -> Result<()> {
         (Some(text), _) if text != "-" => text.clone(),
         _ => input::stdin("no text is given: say TEXT or --file FILE, or pipe it in")?,
     };
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    let written = if args.decode {
+    if args.decode {
         let text = tokenizer.decode(&parse_ids(&text, &tokenizer)?, !args.no_special);
-        if args.json { writeln!(out, "{:#}", json!({ "text": text })) } else { writeln!(out, "{text}") }
-    } else {
-        let ids = tokenizer.encode(&text, !args.no_bos, !args.no_special);
-        print(&mut out, &tokenizer, &ids, &args)
-    };
-    written.and_then(|()| out.flush()).map_err(|e| Error::io("stdout", "cannot write", &e))
+        return if args.json { output::json(&json!({ "text": text })) } else { output::answer(&(text + "\n")) };
+    }
+    let ids = tokenizer.encode(&text, !args.no_bos, !args.no_special);
+    output::stream(|out| print(out, &tokenizer, &ids, &args))
 }
 
-fn print(out: &mut impl Write, tokenizer: &Tokenizer, ids: &[u32], args: &Args) -> std::io::Result<()> {
+fn print(out: &mut dyn Write, tokenizer: &Tokenizer, ids: &[u32], args: &Args) -> std::io::Result<()> {
     if args.ids {
         let list: Vec<String> = ids.iter().map(u32::to_string).collect();
         return writeln!(out, "{}", list.join(","));

@@ -3,7 +3,7 @@
 //! A limit that cannot be measured is absent, and stderr says why. All are rates of this moment: what else runs on the
 //! machine lowers them as it lowers the figures.
 
-use crate::cli::human;
+use crate::cli::{human, output};
 use crate::engine::{available_memory, cores};
 use crate::error::{Error, Result};
 use crate::format::Catalogue;
@@ -116,5 +116,5 @@ fn memory(threads: &[usize]) -> Vec<(usize, f64)> {
 }
 
 fn told<T>(what: &str, measured: Result<T>) -> Option<T> {
-    measured.inspect_err(|e| eprintln!("the {what} is not measured: {e}")).ok()
+    measured.inspect_err(|e| output::note(format_args!("the {what} is not measured: {e}"))).ok()
 }

@@ -12,7 +12,7 @@ mod synthetic;
 mod work;
 
 use super::settings::SettingArgs;
-use super::{interrupt, model, progress};
+use super::{interrupt, model, output, progress};
 use crate::engine::{LoadOptions, ModelInfo, cores, load};
 use crate::error::{Error, Result};
 use crate::format::gguf;
@@ -20,7 +20,7 @@ use limits::Limits;
 use report::Report;
 use runs::{Bench, Lengths, Run};
 use serde_json::json;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::time::Instant;
 use synthetic::Made;
 use work::Work;
@@ -79,13 +79,14 @@ pub fn run(args: Args) -> Result<()> {
     let (spec, runner) = load(&catalogue, &options, &mut moved)?;
     bar.finish_and_clear();
     let info = ModelInfo::new(&catalogue, spec, &runner, start.elapsed())?;
-    eprintln!("device: {}", info.device);
+    output::note(format_args!("device: {}", info.device));
 
     let asked = Lengths { depth: args.depth, prompt: args.n_prompt, answer: args.n_tokens, batch: args.batch };
     let lengths = asked.clamp(info.context)?;
     if lengths != asked {
         let (context, Lengths { prompt, answer, .. }) = (info.context, lengths);
-        eprintln!("the context holds {context} tokens: measuring {prompt} of prompt and {answer} of answer");
+        let measured = format!("measuring {prompt} of prompt and {answer} of answer");
+        output::note(format_args!("the context holds {context} tokens: {measured}"));
     }
     let mut bench = Bench::new(runner, lengths, interrupt::watch()?)?;
     bench.run()?;
@@ -98,14 +99,14 @@ pub fn run(args: Args) -> Result<()> {
     let work = Work::count(&catalogue, &info, &options, &lengths);
     let name = made.as_ref().map_or(info.file.clone(), |made| made.name.clone());
     let report = Report { info: &info, name, lengths, runs, peak_rss, limits, work };
+    let mean = format!("Mean TPS: {:.2}", report.mean_tps());
     if args.json || args.wait {
-        println!("{}", if args.wait { report.json().to_string() } else { format!("{:#}", report.json()) });
-        eprintln!("Mean TPS: {:.2}", report.mean_tps());
+        output::note(mean);
+        if args.wait { output::line(report.json()) } else { output::json(&report.json()) }
     } else {
-        print!("{}", report.text());
-        println!("Mean TPS: {:.2}", report.mean_tps());
+        output::report(&report.text())?;
+        output::line(mean)
     }
-    Ok(())
 }
 
 /// All runs, one after the other.
@@ -124,22 +125,16 @@ fn at_once(bench: &mut Bench, n: u32) -> Result<Vec<Run>> {
 fn on_demand(bench: &mut Bench, n: u32) -> Result<Vec<Run>> {
     let mut lines = std::io::stdin().lock().lines();
     let mut runs = vec![];
-    say(&json!({ "ready": n }))?;
+    output::line(json!({ "ready": n }))?;
     while runs.len() < n as usize {
         match lines.next() {
-            Some(line) => line.map_err(|e| Error::io("standard input", "cannot read", &e))?,
+            Some(line) => line.map_err(|e| Error::io("stdin", "cannot read", &e))?,
             None if runs.is_empty() => return Err(Error::Invalid("the input ended before the first run".into())),
             None => break,
         };
         let run = bench.run()?;
-        say(&json!({ "prefill_tps": run.prefill_tps(), "decode_tps": run.decode_tps() }))?;
+        output::line(json!({ "prefill_tps": run.prefill_tps(), "decode_tps": run.decode_tps() }))?;
         runs.push(run);
     }
     Ok(runs)
-}
-
-/// A line of JSON, at once.
-fn say(value: &serde_json::Value) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{value}").and_then(|()| out.flush()).map_err(|e| Error::io("standard output", "cannot write", &e))
 }

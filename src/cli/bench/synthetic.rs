@@ -1,6 +1,6 @@
 //! `--synthetic`: a model with random weights that is made for the measurement and removed after it.
 
-use crate::cli::{interrupt, synth};
+use crate::cli::{interrupt, output, synth};
 use crate::error::Result;
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ impl Made {
 impl Drop for Made {
     fn drop(&mut self) {
         if let Err(e) = std::fs::remove_file(&self.path) {
-            eprintln!("{}: cannot remove: {e}", self.path.display());
+            output::note(format_args!("{}: cannot remove: {e}", self.path.display()));
         }
     }
 }

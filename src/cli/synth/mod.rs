@@ -4,8 +4,8 @@
 
 mod write;
 
-use super::human;
 use super::interrupt::{self, Interrupt};
+use super::{human, output};
 use crate::arch::shapes::{SHAPES, Shape};
 use crate::arch::synthetic::Tensor;
 use crate::engine;
@@ -71,12 +71,11 @@ pub fn run(args: Args) -> Result<()> {
         let file = path.display().to_string();
         let report = json!({ "file": file, "shape": shape.name, "quant": args.quant, "parameters": shape.parameters(),
             "bytes": bytes, "seconds": seconds, "bytes_per_second": rate });
-        println!("{report:#}");
+        output::json(&report)
     } else {
         let (size, rate) = (human::bytes(bytes), human::bytes(rate as u64));
-        println!("{}: {}, {size} in {seconds:.1} s, {rate}/s", path.display(), shape.name);
+        output::line(format_args!("{}: {}, {size} in {seconds:.1} s, {rate}/s", path.display(), shape.name))
     }
-    Ok(())
 }
 
 /// Writes the model of a shape's and a type's name, with the bytes as its vocabulary, and returns the bytes written.
@@ -180,8 +179,7 @@ fn list(json: bool) -> Result<()> {
         rows.push(cells.into_iter().chain(sizes.into_iter().map(human::bytes)).collect());
     }
     match json {
-        true => println!("{:#}", serde_json::Value::Array(shapes)),
-        false => print!("{}", human::table(&rows, &[2, 3, 4, 5])),
+        true => output::json(&serde_json::Value::Array(shapes)),
+        false => output::report(&human::table(&rows, &[2, 3, 4, 5])),
     }
-    Ok(())
 }

@@ -301,6 +301,15 @@ fn a_system_message_comes_first() {
 }
 
 #[test]
+fn a_template_on_which_the_engine_panics_is_one_error() {
+    let o = run(&["generate", "--chat", "-p", "abc", "-m", &chatty("{{ ''[::-1] }}")]);
+    assert_eq!((o.status.code(), out(&o).as_str()), (Some(1), ""));
+    let text = err(&o);
+    let errors: Vec<&str> = text.lines().filter(|line| !line.starts_with("device: ")).collect();
+    assert_eq!(errors, ["error: the template engine failed on the chat template"]);
+}
+
+#[test]
 fn commands_of_a_chat() {
     let model = chatty(TEMPLATE);
     let o = chat(&model, &[], "/help\n/temp\n/temp 0.5\n/temp\n/stats\n/model\n\n//\n/exit\nabc\n");

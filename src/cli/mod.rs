@@ -30,6 +30,7 @@ mod synth;
 mod tokenize;
 
 use crate::error::{Error, Result};
+use crate::text::TEMPLATE_THREAD;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -82,6 +83,7 @@ pub fn main() -> ExitCode {
         output::note(format_args!("error: {e}"));
         return ExitCode::FAILURE;
     }
+    hide_template_panics();
     match Air::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Cancelled) => {
@@ -93,6 +95,16 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Keeps quiet about panics of the template engine: they come back as errors and are printed as such.
+fn hide_template_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().name() != Some(TEMPLATE_THREAD) {
+            usual(info);
+        }
+    }));
 }
 
 /// Ends the process with exit code 2: the command line was fine by its grammar, but makes no sense here.

@@ -20,7 +20,7 @@ mod unicode;
 mod unicode_table;
 mod vocab;
 
-pub use chat::{ChatTemplate, Message, RenderOptions};
+pub use chat::{ChatTemplate, Message, RenderOptions, TEMPLATE_THREAD};
 pub use detokenizer::Detokenizer;
 pub use split::pre_tokenizers;
 pub use tokenizer::Tokenizer;

@@ -3,11 +3,13 @@
 //! A template is a Jinja program that came with the model, as `tokenizer.chat_template`. It runs as transformers runs
 //! it (`trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, `strftime_now`, Python's methods of strings
 //! and dicts, `tojson` as `json.dumps`), except that the clock is UTC. It is a stranger's program, so it is bounded:
-//! its size and the size of its tags, its steps (fuel), what one operation may make, its output. Compiling and running
-//! recurse as deep as the template nests, so both happen on a thread with a stack of its own, which also keeps a panic
-//! of the template engine from spreading. Not bounded is what `~` and `+` make of long strings: the engine offers no
-//! place to stand between, so a template written to exhaust memory by doubling a string can.
+//! its size and the size of its tags, its steps (fuel), what a filter or method may make, its output. Compiling and
+//! running recurse as deep as the template nests, so both happen on a thread with a stack of its own, which also keeps
+//! a panic of the template engine from spreading. Not bounded are the operators, because the engine offers no place to
+//! stand between: a template written for it can exhaust memory by doubling a string with `~` or `+` or a list with `*`,
+//! and time by comparing values that hold others twice.
 
+mod bounds;
 mod python;
 mod scan;
 
@@ -28,6 +30,9 @@ const MAX_SOURCE: usize = 256 << 10;
 const FUEL: u64 = 4_000_000;
 /// Longest prompt, in bytes.
 const MAX_OUTPUT: usize = 4 << 20;
+/// Name of the threads on which templates are compiled and run. A panic there becomes an error, so a program need not
+/// report it as a crash.
+pub const TEMPLATE_THREAD: &str = "chat template";
 /// Stack for compiling and running. Pages that are not touched cost nothing.
 const STACK: usize = 256 << 20;
 
@@ -90,6 +95,7 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL));
         python::install(&mut environment);
+        bounds::install(&mut environment);
         environment.add_global("bos_token", bos);
         environment.add_global("eos_token", eos);
         let environment = on_own_stack(move || {
@@ -194,7 +200,7 @@ fn without_place(e: &minijinja::Error) -> String {
 /// Runs `f` on a thread with a deep stack.
 fn on_own_stack<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK);
+        let thread = std::thread::Builder::new().name(TEMPLATE_THREAD.into()).stack_size(STACK);
         let handle = thread
             .spawn_scoped(scope, f)
             .map_err(|e| Error::Engine(format!("cannot start a thread for the chat template: {e}")))?;

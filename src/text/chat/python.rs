@@ -1,18 +1,15 @@
 //! What templates expect of Python: JSON as `json.dumps` writes it, `strftime`, methods of strings and dicts.
 //!
 //! The template engine has most of it (its contrib crate's `pycompat`); here is what transformers adds to its own
-//! environment, and bounds for the operations that could make a gigabyte out of a short argument.
+//! environment. What could make much out of little is measured by `bounds`.
 
-use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{Kwargs, Rest, StringInput, Value, ValueKind};
+use super::bounds::{MAX_STRING, MAX_WIDTH, check_join, check_replace, printf, text_len, too_large};
+use minijinja::formatting::FormatStyle;
+use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
 use minijinja_contrib::pycompat;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Widest field or indentation.
-const MAX_WIDTH: usize = 1000;
-/// Longest string that one operation of this file may make.
-const MAX_STRING: usize = 16 << 20;
 /// Deepest nesting of a value written as JSON.
 const MAX_DEPTH: usize = 200;
 
@@ -37,23 +34,17 @@ pub(super) fn raised(e: &Error) -> Option<&str> {
 pub(super) fn install(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(method);
     environment.add_filter("tojson", to_json);
-    environment.add_filter("indent", indent);
-    environment.add_filter("format", |text: &str, args: Rest<Value>| printf(FormatStyle::Printf, text, &args));
     for name in ["length", "count"] {
         environment.add_filter(name, |v: &Value| if v.is_undefined() { Ok(0) } else { filters::length(v) });
     }
     environment.add_test("iterable", |v: &Value| !v.is_none() && v.try_iter().is_ok());
-    // Pads to any length, and no template uses them.
-    environment.remove_filter("slice");
-    environment.remove_filter("batch");
     environment.add_function("raise_exception", |message: Value| -> Result<Value, Error> {
+        if text_len(&message) > MAX_STRING {
+            return Err(too_large("the message of raise_exception"));
+        }
         let message = message.to_string();
         Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
     });
-}
-
-fn too_large(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("{what} is too large"))
 }
 
 /// Methods of strings and dicts; those whose result can be much longer than their arguments are measured first.
@@ -62,11 +53,9 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
     let arg = |i: usize| args.get(i).and_then(Value::as_str);
     match (name, arg(0), arg(1)) {
         ("format", ..) if value.as_str().is_some() => return printf(FormatStyle::StrFormat, text, args),
-        ("replace", Some(old), Some(new)) => {
-            let count = if old.is_empty() { text.len() + 1 } else { text.len() / old.len() };
-            if count.saturating_mul(new.len()) > MAX_STRING && text.matches(old).count() * new.len() > MAX_STRING {
-                return Err(too_large("the result of replace"));
-            }
+        ("replace", Some(old), Some(new)) => check_replace(text, old, new)?,
+        ("join", ..) if value.as_str().is_some() => {
+            args.first().map_or(Ok(()), |items| check_join(items, text.len()))?
         }
         ("removeprefix", Some(prefix), None) if value.as_str().is_some() => {
             return Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)));
@@ -94,30 +83,6 @@ fn title(text: &str) -> String {
     out
 }
 
-/// `str.format` or `%`, without fields of absurd width.
-fn printf(style: FormatStyle, text: &str, args: &[Value]) -> Result<Value, Error> {
-    let digits = text.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty());
-    let wide = |run: &str| run.parse::<usize>().map_or(true, |width| width > MAX_WIDTH);
-    if text.contains(['%', '{']) && digits.clone().any(wide) {
-        return Err(too_large("the width of a format"));
-    }
-    format(style, text, args).map(Value::from)
-}
-
-fn indent(
-    text: StringInput<'_>,
-    width: Option<usize>,
-    first: Option<bool>,
-    blank: Option<bool>,
-    named: Kwargs,
-) -> Result<Value, Error> {
-    let asked = width.or(named.peek("width").ok());
-    if asked.is_some_and(|w| w > MAX_WIDTH) {
-        return Err(too_large("the width of indent"));
-    }
-    filters::indent(text, width, first, blank, named)
-}
-
 /// A JSON value as the template engine holds it.
 pub(super) fn from_json(value: &serde_json::Value) -> Value {
     match value {
@@ -139,15 +104,18 @@ fn to_json(value: &Value, ensure_ascii: Option<bool>, indent: Option<Value>, nam
     let indent = indent.or(named.get::<Option<Value>>("indent")?).filter(|v| !v.is_none());
     let indent = match &indent {
         None => None,
-        Some(v) if v.as_str().is_some() => v.as_str().map(String::from),
         Some(v) => {
-            let width = v.as_usize().filter(|&w| w <= MAX_WIDTH).ok_or_else(|| too_large("the indent of tojson"))?;
-            Some(" ".repeat(width))
+            let (width, unit) = v.as_str().map_or((v.as_usize(), " "), |text| (Some(text.len()), text));
+            let width = width.filter(|&w| w <= MAX_WIDTH).ok_or_else(|| too_large("the indent of tojson"))?;
+            Some(if v.as_str().is_some() { unit.into() } else { unit.repeat(width) })
         }
     };
     let separators: Option<Vec<String>> = match named.get::<Option<Value>>("separators")?.filter(|v| !v.is_none()) {
         None => None,
-        Some(pair) => Some(pair.try_iter()?.map(|v| v.to_string()).collect()),
+        Some(pair) => {
+            check_join(&pair, 0)?;
+            Some(pair.try_iter()?.map(|v| v.to_string()).collect())
+        }
     };
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),

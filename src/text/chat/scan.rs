@@ -75,11 +75,12 @@ fn tag_len(text: &str, end: &str) -> Result<Option<usize>, String> {
     Ok(None)
 }
 
-/// Bytes before the `{% endraw %}` tag.
+/// Bytes before the `{% endraw %}` tag. The ends of other tags are not looked for: they may be far away, or missing.
 fn raw_len(text: &str) -> Option<usize> {
     text.match_indices("{%").map(|(at, _)| at).find(|&at| {
-        let tag = &text[at..];
-        tag.find("%}").is_some_and(|end| word(&tag[..end + 2]) == "endraw")
+        let word = text[at + 2..].trim_start_matches(['-', '+']).trim_start();
+        let end = word.strip_prefix("endraw").map(|rest| rest.trim_start().trim_start_matches(['-', '+']));
+        end.is_some_and(|rest| rest.starts_with("%}"))
     })
 }
 

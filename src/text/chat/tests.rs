@@ -27,6 +27,7 @@ fn a_template_sees_messages_tokens_and_variables() {
     let text = compile(source).unwrap().render(&[Message::new("user", "hé")], &options).unwrap();
     assert_eq!(text, "<s>user=hé;</s>{'a': [1, 2.5, None, True, 'x']}");
     assert_eq!(render("{% if add_generation_prompt %}go{% endif %}{{ tools is none }}").unwrap(), "goTrue");
+    assert_eq!(render("{{ '%(b)s %(a)d' | format(a=1, b='x') }} {{ '%s' | format('y') }}").unwrap(), "x 1 y");
 }
 
 #[test]
@@ -54,6 +55,17 @@ fn a_broken_template_is_an_error_with_its_line() {
         ("{{ '{:>99999999999}'.format(1) }}", "too large"),
         ("{{ 'x' * 99999999999 }}", "too large"),
         ("{% set s = 'x' * 1000000 %}{{ s.replace('', s) }}", "too large"),
+        ("{% set s = 'x' * 1000000 %}{{ s | replace('x', s) }}", "replace is too large"),
+        ("{{ (['x' * 1000000] * 100) | join | length }}", "join is too large"),
+        ("{{ [1, 2] | join('x' * 20000000) | length }}", "join is too large"),
+        ("{{ [1, 2] | join(d='x' * 20000000) | length }}", "join is too large"),
+        ("{{ ('x' * 1000000).join(['a'] * 100) | length }}", "join is too large"),
+        ("{{ ('\n' * 100000) | indent(1000) | length }}", "indent is too large"),
+        ("{{ ('\n' * 10000000) | indent | length }}", "indent is too large"),
+        ("{{ '{0}{0}{0}'.format('x' * 10000000) | length }}", "format is too large"),
+        ("{{ '%(a)s%(a)s' | format(a='x' * 10000000) | length }}", "format is too large"),
+        ("{{ [[1]] | tojson(indent='x' * 1000000) }}", "indent of tojson is too large"),
+        ("{{ [1, 2] | tojson(separators=['x' * 20000000, ':']) | length }}", "too large"),
         ("{{ range(10000000000) }}", "too many"),
         ("{{ namespace | tojson }}", "fails"),
     ] {
@@ -98,6 +110,7 @@ fn thousands_of_levels_do_not_overflow_the_stack() {
         fill(80_000, "{{"),
         fill(80_000, "{%"),
         fill(9000, "{%raw%}"),
+        format!("{{%raw%}}{}", fill(60_000, "{%\n")),
     ];
     for source in nested {
         let start: String = source.chars().take(20).collect();
@@ -118,6 +131,24 @@ fn values_that_nest_as_deep_as_steps_allow_are_written_and_dropped() {
              {{% endfor %}}{show}"
         );
         assert!(!matches!(render(&source), Err(Error::Engine(_))), "{show}");
+    }
+}
+
+/// Forty lines of text that hold 2^40 numbers: what prints them must stop, not only what keeps them.
+#[test]
+fn values_that_hold_others_twice_are_not_written_out() {
+    let doubling =
+        "{% set ns = namespace(x=[1, 2]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    for (show, want) in [
+        ("{{ ns.x }}", "writes more than"),
+        ("{{ ns.x | string | length }}", "the text of a value is too large"),
+        ("{{ ns.x | tojson }}", "too large"),
+        ("{{ [ns.x] | join | length }}", "the result of join is too large"),
+        ("{{ '%s' | format(ns.x) | length }}", "the result of format is too large"),
+        ("{{ raise_exception(ns.x) }}", "the message of raise_exception is too large"),
+    ] {
+        let e = error(&format!("{doubling}{show}"));
+        assert!(e.contains(want), "{show}: {e}");
     }
 }
 

@@ -10,8 +10,8 @@ llama-cpp-python, built from source with clang by fetch_oracles.sh) gets the bet
 figure, found in short trials: repacked weights or not, flash attention or not. air's time has the choice of the next
 token in it, llama.cpp's has not.
 
-The limit of decoding is the memory's measured bandwidth over the bytes that a token touches; that of prefill the
-measured arithmetic peak over its operations. A figure above our own limit would prove the limit wrong; the script says
+The limit of prefill is the measured arithmetic peak over the operations of a token; that of decoding this or the
+memory's measured bandwidth over the bytes that a token touches, whichever is lower. A figure above our own limit would prove the limit wrong; the script says
 so and ends with 1, as when llama.cpp is not at its best. On stdout: Markdown tables, for benches/RESULTS.md. Raw
 figures go to benches/results/, after each model what is known so far; progress goes to stderr.
 
@@ -32,7 +32,7 @@ import sys
 import time
 
 from compare import table
-from compare.accuracy import errors
+from compare.accuracy import errors, positions
 from compare.engines import BASE, CACHE, OTHERS, PYTHON, ROOT, Air, Peer
 from compare.machine import add_limits, best_limits, limits, machine
 
@@ -167,6 +167,7 @@ def main():
         "shape": args.shape,
         "threads": args.threads,
         "pairs": args.pairs,
+        "positions": positions(args),
         "rows": [],
         "errors": {},
     }

@@ -242,6 +242,16 @@ fn bench_shows_the_limits_of_the_machine() {
             let predicted = number("/roofline/prefill/predicted_tps").unwrap();
             let ops = number("/prefill_ops_per_token").unwrap();
             assert!((predicted * ops / (f32 * 1e12) - 1.0).abs() < 1e-6, "{json}");
+            assert_eq!(json["numbers"], "f32");
+            let predicted = number("/roofline/predicted_tps").unwrap();
+            let (per_token, rate) = match json["roofline"]["bound"].as_str() {
+                // So little stays in the cache, where memory sets no limit.
+                Some("cores") => ("/decode_ops_per_token", f32 * 1e12),
+                // The size of the cache is not known.
+                Some("mem") => ("/bytes_per_token/mem", number("/roofline/mem_gbps").unwrap() * 1e9),
+                other => panic!("bound by {other:?}"),
+            };
+            assert!((predicted * number(per_token).unwrap() / rate - 1.0).abs() < 1e-6, "{json}");
         }
         _ => assert!(err(&o).contains("the arithmetic is not measured"), "{}", err(&o)),
     }

@@ -6,6 +6,9 @@ import pathlib
 import re
 import subprocess
 
+# What a processor multiplies, and where its peak stands among the limits that air measures.
+PEAKS = {"int8": "int8_tops", "bf16": "bf16_tflops", "f32": "f32_tflops"}
+
 
 def machine():
     info = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""
@@ -35,22 +38,30 @@ def limits(args, model):
 def best_limits(measured, rows):
     """The best of what was measured before, between and after the runs: other work only lowers a limit."""
     memory = [g for m in [*measured, *(r["report"]["limits"] for r in rows)] for g in m["mem_gbps"].values()]
-    arithmetic = [m["arithmetic"] for m in measured if m["arithmetic"]]
+    cores = [m["arithmetic"] for m in measured if m["arithmetic"]]
+    best = {name: max(m[name] or 0 for m in cores) for name in PEAKS.values()} if cores else {}
     return {
         "best_mem_gbps": max(memory, default=None),
-        "arithmetic": max(arithmetic, key=lambda a: a["int8_tops"], default=None),
+        "arithmetic": best | {"set": cores[0]["set"]} if cores else None,
         "measured": measured,
     }
 
 
-def add_limits(rows, measured):
-    """Each row's limit in tokens per second, and whether a figure is above it."""
+def limit(row, best):
+    """Tokens per second that memory and cores allow a row's figure; none where neither is known."""
+    report, figure, found = row["report"], row["figure"], []
+    if best["arithmetic"]:
+        # A machine without instructions for bfloat16 computes in float32.
+        peak = max(best["arithmetic"][PEAKS[report["numbers"]]], best["arithmetic"]["f32_tflops"])
+        found.append(peak * 1e12 / report[f"{figure}_ops_per_token"])
+    touched = report["bytes_per_token"]["mem"]
+    if figure == "decode" and best["best_mem_gbps"] and touched:
+        found.append(best["best_mem_gbps"] * 1e9 / touched)
+    return min(found, default=None)
+
+
+def add_limits(rows, best):
+    """Each row's limit, and whether a figure is above it."""
     for r in rows:
-        report, cores = r["report"], measured["arithmetic"]
-        r["limit"] = None
-        if r["figure"] == "decode" and measured["best_mem_gbps"] and report["bytes_per_token"]["mem"]:
-            r["limit"] = measured["best_mem_gbps"] * 1e9 / report["bytes_per_token"]["mem"]
-        elif r["figure"] == "prefill" and cores:
-            tops = cores["f32_tflops"] if r["model"] in ("F16", "BF16") else cores["int8_tops"]
-            r["limit"] = tops * 1e12 / report["prefill_ops_per_token"]
+        r["limit"] = limit(r, best)
         r["above_limit"] = bool(r["limit"]) and max(r["air"] + r["llama_cpp"]) > r["limit"]

@@ -3,7 +3,7 @@
 import re
 import statistics
 
-from .accuracy import ALLOWED, TOKENS
+from .accuracy import ALLOWED
 from .engines import BASE
 
 # llama.cpp on two cores with AMX (clang build, 2026-11-20): tokens per second of prefill 256 and decode 32. A run in
@@ -51,7 +51,8 @@ def header(result):
     about, peer, measured = result["machine"], result["peer"], result["limits"]
     given = f"Limits: memory {measured['best_mem_gbps'] or 0:.1f} GB/s"
     if cores := measured["arithmetic"]:
-        given += f", int8 {cores['int8_tops']:.2f} Top/s, float32 {cores['f32_tflops']:.2f} Tflop/s ({cores['set']})"
+        given += f", int8 {cores['int8_tops']:.2f} Top/s, bfloat16 {cores['bf16_tflops']:.2f} Tflop/s"
+        given += f", float32 {cores['f32_tflops']:.2f} Tflop/s ({cores['set']})"
     parts = " ".join(re.findall(r"(\w+) = 1", peer["system"]))
     build = f"llama.cpp {peer['version']} built by clang-16 with -march=native, has {parts}"
     return [
@@ -87,7 +88,8 @@ def accuracy(result):
         ratio = e["air"] / e["llama_cpp"] if e["llama_cpp"] else float("inf")
         said = f"{ratio:.2f}" if ratio <= ALLOWED else f"**{ratio:.2f}**"
         lines.append([model, f"{e['air']:.2e}", f"{e['llama_cpp']:.2e}", said])
-    about = f"Error of the logits against `--exact` (normalised mean square, {TOKENS} positions); at most {ALLOWED} is allowed:"
+    where = f"normalised mean square, {result['positions']} positions"
+    about = f"Error of the logits against `--exact` ({where}); at most {ALLOWED} times llama.cpp's is the aim:"
     return [about, "", *rows(["model", "air", "llama.cpp", "air / llama.cpp"], lines)]
 
 

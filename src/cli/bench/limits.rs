@@ -65,7 +65,8 @@ impl Limits {
         json!({
             "mem_gbps": memory,
             "arithmetic": self.arithmetic.as_ref().map(|a| json!({
-                "set": a.set, "int8_tops": a.int8 / 1e12, "f32_tflops": a.f32 / 1e12,
+                "set": a.set, "int8_tops": a.int8 / 1e12, "bf16_tflops": a.bf16.map(|r| r / 1e12),
+                "f32_tflops": a.f32 / 1e12,
             })),
             "drive": self.drive.as_ref().map(|d| json!({
                 "gbps": d.rate / 1e9, "block_bytes": d.block, "depth": d.depth,
@@ -84,7 +85,8 @@ impl Limits {
         }
         rows.extend(self.arithmetic.as_ref().map(|a| {
             let (int8, f32) = (a.int8 / 1e12, a.f32 / 1e12);
-            ("cores give", format!("{int8:.2} Top/s of int8, {f32:.2} Tflop/s of float32 ({})", a.set))
+            let bf16 = a.bf16.map(|r| format!("{:.2} Tflop/s of bfloat16, ", r / 1e12)).unwrap_or_default();
+            ("cores give", format!("{int8:.2} Top/s of int8, {bf16}{f32:.2} Tflop/s of float32 ({})", a.set))
         }));
         rows.extend(self.drive.as_ref().map(|d| {
             let block = human::bytes(d.block as u64);

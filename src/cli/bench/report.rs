@@ -2,7 +2,7 @@
 
 use super::limits::Limits;
 use super::runs::{Lengths, Run};
-use super::work::Work;
+use super::work::{Numbers, Work};
 use crate::cli::human;
 use crate::engine::ModelInfo;
 use serde_json::{Value, json};
@@ -62,17 +62,32 @@ impl Report<'_> {
         self.work.decode_bytes.is_some_and(|b| self.limits.cached(b))
     }
 
-    /// Decoding, by the memory.
+    /// Tokens per second of decoding that memory or cores allow, and which of them (`mem`, `cores`), as far as they are known.
+    fn decode_limit(&self) -> Option<(f64, &'static str)> {
+        let bytes = self.work.decode_bytes.filter(|_| !self.cached());
+        let memory = bytes.and_then(|b| Some((self.limits.best_memory()? / b as f64, "mem")));
+        let cores = self.peak().map(|peak| (peak / self.work.decode_ops, "cores"));
+        memory.into_iter().chain(cores).min_by(|a, b| a.0.total_cmp(&b.0))
+    }
+
+    /// Decoding, by what binds it.
     fn decode_share(&self) -> Option<Share> {
-        let bytes = self.work.decode_bytes.filter(|_| !self.cached())? as f64;
-        Some(Share::of(self.decode_tps(), self.limits.best_memory()? / bytes))
+        self.decode_limit().map(|(limit, _)| Share::of(self.decode_tps(), limit))
+    }
+
+    /// Operations per second that the cores reach at best on most weights.
+    fn peak(&self) -> Option<f64> {
+        let a = self.limits.arithmetic.as_ref()?;
+        Some(match self.work.numbers {
+            Numbers::Int8 => a.int8,
+            Numbers::Bf16 => a.bf16.unwrap_or(a.f32).max(a.f32),
+            Numbers::F32 => a.f32,
+        })
     }
 
     /// Reading a prompt, by the arithmetic.
     fn prefill_share(&self) -> Option<Share> {
-        let a = self.limits.arithmetic.as_ref()?;
-        let peak = if self.work.integers { a.int8 } else { a.f32 };
-        Some(Share::of(self.prefill_tps(), peak / self.work.prefill_ops))
+        Some(Share::of(self.prefill_tps(), self.peak()? / self.work.prefill_ops))
     }
 
     /// Bytes per second of loading, and its share of the drive in percent: above 100 when the file was cached.
@@ -100,9 +115,11 @@ impl Report<'_> {
             "weights_bytes": info.weight_bytes,
             "bytes_per_token": { "mem": self.work.decode_bytes },
             "prefill_ops_per_token": self.work.prefill_ops,
+            "decode_ops_per_token": self.work.decode_ops,
+            "numbers": self.work.numbers.name(),
             "achieved_gbps": { "mem": self.decode_bandwidth().map(|b| b / 1e9) },
             "roofline": {
-                "bound": if self.cached() { "cache" } else { "mem" },
+                "bound": self.decode_limit().map_or(if self.cached() { "cache" } else { "mem" }, |(_, bound)| bound),
                 "mem_gbps": self.limits.best_memory().map(|b| b / 1e9),
                 "predicted_tps": self.decode_share().map(|s| s.predicted),
                 "percent": self.decode_share().map(|s| s.percent),
@@ -135,8 +152,9 @@ impl Report<'_> {
         let share = |what, by: &str, s: Share| {
             (what, format!("{:.2} tok/s by the {by}; {:.1}% reached", s.predicted, s.percent))
         };
-        rows.extend(self.decode_share().map(|s| share("decode limit", "memory", s)));
-        if self.cached() {
+        let by = if self.decode_limit().is_some_and(|(_, bound)| bound == "cores") { "cores" } else { "memory" };
+        rows.extend(self.decode_share().map(|s| share("decode limit", by, s)));
+        if self.cached() && self.decode_share().is_none() {
             rows.push(("decode limit", "not known: the weights stay in the cache, so memory sets none".into()));
         }
         rows.extend(self.prefill_share().map(|s| share("prefill limit", "cores", s)));

@@ -7,7 +7,7 @@
 use super::runs::Lengths;
 use crate::arch::{Ffn, Mixer, ModelSpec};
 use crate::engine::{LoadOptions, ModelInfo};
-use crate::format::Catalogue;
+use crate::format::{Catalogue, TensorInfo};
 use crate::quant::Kind;
 
 /// Of one run.
@@ -17,8 +17,41 @@ pub struct Work {
     pub decode_bytes: Option<u64>,
     /// Operations of matrix products (weights, and keys and values) for one token of the prompts, on average.
     pub prefill_ops: f64,
-    /// Whether most of these are of whole numbers: the weights are quantised.
-    pub integers: bool,
+    /// The same for one token of the answers.
+    pub decode_ops: f64,
+    /// What most of these multiply.
+    pub numbers: Numbers,
+}
+
+/// What a processor can multiply for the format of a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbers {
+    /// 8-bit integers, for all quantised formats.
+    Int8,
+    Bf16,
+    F32,
+}
+
+impl Numbers {
+    /// All kinds.
+    const ALL: [Numbers; 3] = [Numbers::Int8, Numbers::Bf16, Numbers::F32];
+
+    fn of(kind: Kind) -> Numbers {
+        match kind {
+            Kind::F32 | Kind::F16 => Numbers::F32,
+            Kind::BF16 => Numbers::Bf16,
+            _ => Numbers::Int8,
+        }
+    }
+
+    /// For programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numbers::Int8 => "int8",
+            Numbers::Bf16 => "bf16",
+            Numbers::F32 => "f32",
+        }
+    }
 }
 
 impl Work {
@@ -29,15 +62,18 @@ impl Work {
         // The cache at the middle of the answer.
         let seen = u64::from(lengths.depth) + u64::from(lengths.prompt) + u64::from(lengths.answer) / 2;
         let state = state_bytes(&info.spec, options, seen);
-        let float = |kind: Kind| matches!(kind, Kind::F32 | Kind::F16 | Kind::BF16);
-        let elements = |f: &dyn Fn(Kind) -> bool| -> u64 {
-            let layers = catalogue.tensors.values().filter(|t| t.name.starts_with("blk.") && f(t.format.kind));
-            layers.map(|t| t.shape.iter().product::<u64>()).sum()
+        let elements = |numbers: &Numbers| -> u64 {
+            let mine = |t: &&TensorInfo| t.name.starts_with("blk.") && Numbers::of(t.format.kind) == *numbers;
+            catalogue.tensors.values().filter(mine).map(|t| t.shape.iter().product::<u64>()).sum()
         };
+        // The head works for the last row of each prompt only.
+        let (layers, head) = (layer_ops(catalogue, &info.spec), 2.0 * info.spec.width as f64 * info.spec.vocab as f64);
+        let middle = u64::from(lengths.depth) + u64::from(lengths.prompt) / 2;
         Work {
             decode_bytes: (!experts || batch == 1).then(|| info.touched_bytes / batch + state),
-            prefill_ops: prefill_ops(catalogue, &info.spec, lengths),
-            integers: elements(&|k| !float(k)) > elements(&float),
+            prefill_ops: layers + head / f64::from(lengths.prompt) + attention_ops(&info.spec, middle),
+            decode_ops: layers + head + attention_ops(&info.spec, seen),
+            numbers: Numbers::ALL.into_iter().max_by_key(elements).unwrap_or(Numbers::F32),
         }
     }
 }
@@ -57,7 +93,8 @@ fn seen(positions: u64, window: Option<u32>) -> u64 {
     window.map_or(positions, |w| positions.min(w.into()))
 }
 
-fn prefill_ops(catalogue: &Catalogue, spec: &ModelSpec, lengths: &Lengths) -> f64 {
+/// Operations of the layers' matrices on a row.
+fn layer_ops(catalogue: &Catalogue, spec: &ModelSpec) -> f64 {
     let share = |layer: usize| match spec.layers.get(layer).map(|l| &l.ffn) {
         Some(&Ffn::Moe { experts, used, .. }) => used as f64 / experts as f64,
         _ => 1.0,
@@ -72,14 +109,16 @@ fn prefill_ops(catalogue: &Catalogue, spec: &ModelSpec, lengths: &Lengths) -> f6
             None => 0.0,
         };
     }
-    // The head works for the last row of each prompt only.
-    ops += 2.0 * spec.width as f64 * spec.vocab as f64 / f64::from(lengths.prompt);
-    for l in &spec.layers {
-        let Mixer::Attention(a) = &l.mixer;
-        let positions = u64::from(lengths.depth) + u64::from(lengths.prompt) / 2;
-        ops += (2 * a.shape.heads * (a.shape.head_dim + a.shape.v_dim)) as f64 * seen(positions, a.shape.window) as f64;
-    }
     ops
+}
+
+/// Operations on keys and values for a row after `positions` of them.
+fn attention_ops(spec: &ModelSpec, positions: u64) -> f64 {
+    let layer = |l: &crate::arch::LayerSpec| {
+        let Mixer::Attention(a) = &l.mixer;
+        (2 * a.shape.heads * (a.shape.head_dim + a.shape.v_dim)) as f64 * seen(positions, a.shape.window) as f64
+    };
+    spec.layers.iter().map(layer).sum()
 }
 
 #[cfg(test)]
@@ -103,5 +142,11 @@ mod tests {
         assert_eq!(deep.decode_bytes, Some(info.touched_bytes + 112 * row));
         assert_eq!(four.decode_bytes, Some(info.touched_bytes / 4 + 12 * row));
         assert!(deep.prefill_ops > one.prefill_ops && one.prefill_ops == four.prefill_ops);
+        // The head works for every token of an answer, for one of eight of a prompt; four positions of 12 come later.
+        let (head, spec) = (2.0 * (info.spec.width * info.spec.vocab) as f64, &info.spec);
+        let more = head * 7.0 / 8.0 + attention_ops(spec, 12) - attention_ops(spec, 4);
+        assert!((one.decode_ops - one.prefill_ops - more).abs() < 1.0, "{one:?}");
+        assert_eq!(one.decode_ops, four.decode_ops);
+        assert_eq!(one.numbers, Numbers::Int8, "the demo model is Q8_0 and a few vectors");
     }
 }

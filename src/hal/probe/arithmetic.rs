@@ -1,8 +1,9 @@
 //! What the cores compute: the limit of reading prompts.
 //!
 //! Twelve independent sums in registers, nothing loaded: the rate of the instructions that matrix products are made of.
-//! int8 is unsigned times signed bytes added up in 32 bits, float32 a fused multiply and add; each product and each
-//! addition is an operation. The operands are zero, which costs the least power, so the clock is the best case too.
+//! int8 is unsigned times signed bytes added up in 32 bits, bfloat16 pairs of products added up in float32, float32 a
+//! fused multiply and add; each product and each addition is an operation. The operands are zero, which costs the least
+//! power, so the clock is the best case too.
 
 use crate::error::{Error, Result};
 use crate::hal::cpu::Isa;
@@ -14,6 +15,8 @@ pub struct Arithmetic {
     pub set: &'static str,
     /// Of 8-bit integers.
     pub int8: f64,
+    /// Of bfloat16, where there are instructions for it.
+    pub bf16: Option<f64>,
     /// Of float32.
     pub f32: f64,
 }
@@ -25,23 +28,21 @@ pub struct Arithmetic {
 pub fn arithmetic(threads: usize) -> Result<Arithmetic> {
     let named = std::env::var("AIR_CPU").ok();
     let isa = Isa::choose(None, named.as_deref())?;
-    let rates = match isa {
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::rates(&x86::AVX512, threads),
+        Isa::Avx512 => Ok(x86::rates(isa, &x86::AVX512, threads)),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::rates(&x86::AVX2, threads),
-        _ => {
-            return Err(Error::Unsupported {
-                what: format!("measuring the arithmetic of {} kernels with {threads} threads", isa.name()),
-                instead: "memory and drive are measured on all processors".into(),
-            });
-        }
-    };
-    Ok(Arithmetic { set: isa.title(), int8: rates[0], f32: rates[1] })
+        Isa::Avx2 => Ok(x86::rates(isa, &x86::AVX2, threads)),
+        _ => Err(Error::Unsupported {
+            what: format!("measuring the arithmetic of {} kernels with {threads} threads", isa.name()),
+            instead: "memory and drive are measured on all processors".into(),
+        }),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::{Arithmetic, Isa};
     use std::arch::asm;
     use std::sync::Barrier;
     use std::time::{Duration, Instant};
@@ -60,14 +61,38 @@ mod x86 {
         ops: f64,
     }
 
-    /// Of int8 and of float32, under one instruction set; they may run where `Isa` has found it available.
-    pub type Bodies = [Body; 2];
-    pub static AVX512: Bodies = [Body { run: vnni512, ops: 12.0 * 128.0 }, Body { run: fma512, ops: 12.0 * 32.0 }];
-    pub static AVX2: Bodies = [Body { run: maddubs256, ops: 12.0 * 64.0 }, Body { run: fma256, ops: 12.0 * 16.0 }];
+    /// Under one instruction set; they may run where `Isa` has found it available.
+    pub struct Bodies {
+        int8: Body,
+        /// It may run where `bf16` says so.
+        bf16: Option<Body>,
+        f32: Body,
+    }
 
-    /// Of both kinds.
-    pub fn rates(bodies: &Bodies, threads: usize) -> [f64; 2] {
-        bodies.each_ref().map(|body| rate(body, threads))
+    pub static AVX512: Bodies = Bodies {
+        int8: Body { run: vnni512, ops: 12.0 * 128.0 },
+        bf16: Some(Body { run: bf16_512, ops: 12.0 * 64.0 }),
+        f32: Body { run: fma512, ops: 12.0 * 32.0 },
+    };
+    pub static AVX2: Bodies = Bodies {
+        int8: Body { run: maddubs256, ops: 12.0 * 64.0 },
+        bf16: None,
+        f32: Body { run: fma256, ops: 12.0 * 16.0 },
+    };
+
+    /// Whether the processor multiplies bfloat16 in AVX-512 registers.
+    fn bf16() -> bool {
+        is_x86_feature_detected!("avx512bf16")
+    }
+
+    /// Of all kinds.
+    pub fn rates(isa: Isa, bodies: &Bodies, threads: usize) -> Arithmetic {
+        Arithmetic {
+            set: isa.title(),
+            int8: rate(&bodies.int8, threads),
+            bf16: bodies.bf16.as_ref().filter(|_| bf16()).map(|body| rate(body, threads)),
+            f32: rate(&bodies.f32, threads),
+        }
     }
 
     /// Operations per second of `threads` threads that run a body at the same time; the best of the tries.
@@ -126,6 +151,7 @@ mod x86 {
 
     // `vzeroall` clears the first sixteen vector registers, so there are no more.
     body!(vnni512, "avx512f,avx512vnni", lines!("vpdpbusd zmm", ", zmm14, zmm15"));
+    body!(bf16_512, "avx512f,avx512bf16", lines!("vdpbf16ps zmm", ", zmm14, zmm15"));
     body!(fma512, "avx512f", lines!("vfmadd231ps zmm", ", zmm14, zmm15"));
     body!(fma256, "avx2,fma", lines!("vfmadd231ps ymm", ", ymm14, ymm15"));
     // AVX2 has no such instruction: pairs in 16 bits, pairs of those in 32, and the sum.
@@ -144,6 +170,10 @@ mod tests {
     fn every_rate_is_measured() {
         let Ok(one) = arithmetic(1) else { return };
         let two = arithmetic(2).unwrap();
-        assert!(one.int8 > 0.0 && one.f32 > 0.0 && two.int8 > 0.0 && two.f32 > 0.0, "{one:?} {two:?}");
+        for a in [&one, &two] {
+            assert!(a.int8 > 0.0 && a.f32 > 0.0 && a.bf16.is_none_or(|r| r > 0.0), "{a:?}");
+        }
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(one.bf16.is_some(), one.set.starts_with("AVX-512") && is_x86_feature_detected!("avx512bf16"));
     }
 }

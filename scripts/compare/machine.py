@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import statistics
 import subprocess
 
 # What a processor multiplies, and where its peak stands among the limits that air measures.
@@ -37,11 +38,13 @@ def limits(args, model):
 
 def best_limits(measured, rows):
     """The best of what was measured before, between and after the runs: other work only lowers a limit."""
-    memory = [g for m in [*measured, *(r["report"]["limits"] for r in rows)] for g in m["mem_gbps"].values()]
+    probes = [*measured, *(r["report"]["limits"] for r in rows)]
+    memory = [max(m["mem_gbps"].values()) for m in probes if m["mem_gbps"]]
     cores = [m["arithmetic"] for m in measured if m["arithmetic"]]
     best = {name: max(m[name] or 0 for m in cores) for name in PEAKS.values()} if cores else {}
     return {
         "best_mem_gbps": max(memory, default=None),
+        "median_mem_gbps": statistics.median(memory) if memory else None,
         "arithmetic": best | {"set": cores[0]["set"]} if cores else None,
         "measured": measured,
     }

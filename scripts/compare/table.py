@@ -50,6 +50,7 @@ def setting_name(setting):
 def header(result):
     about, peer, measured = result["machine"], result["peer"], result["limits"]
     given = f"Limits: memory {measured['best_mem_gbps'] or 0:.1f} GB/s"
+    given += f" (the best probe; the median one {measured['median_mem_gbps'] or 0:.1f})"
     if cores := measured["arithmetic"]:
         given += f", int8 {cores['int8_tops']:.2f} Top/s, bfloat16 {cores['bf16_tflops']:.2f} Tflop/s"
         given += f", float32 {cores['f32_tflops']:.2f} Tflop/s ({cores['set']})"

@@ -75,8 +75,9 @@ class Air:
     """`air bench`, waiting between its runs."""
 
     def __init__(self, program, model, case, threads, runs):
-        # The first token of an answer comes from the prompt's pass.
-        command = [program, "bench", "--wait", "-m", model, "-p", case.prompt, "-n", case.answer + 1, "-r", runs]
+        # The first token of an answer comes from the prompt's pass. One run more than there will be: after its last run
+        # air probes the memory, which must wait until the peer's last run is over and `close` ends the input.
+        command = [program, "bench", "--wait", "-m", model, "-p", case.prompt, "-n", case.answer + 1, "-r", runs + 1]
         command += ["-d", case.depth, "-b", case.batch, "-c", case.context, "--threads", threads]
         self.child = Child(command, stderr=subprocess.DEVNULL)
 

@@ -8,6 +8,7 @@
 //!
 //! It knows nothing of model families, files, devices or memory.
 
+mod check;
 mod program;
 
 pub use program::{Builder, Carry, CarryId, Place, Program, RowSet, Type, Value, ValueId, WeightDecl, WeightSlot};

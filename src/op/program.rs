@@ -1,10 +1,10 @@
 //! Programs: ops over values, checked as they are built, with values placed in one arena by liveness.
 //!
-//! Invariants after `Builder::finish`: every value is written once, before it is read; widths agree; two
-//! values that are alive at the same time do not overlap in the arena. Values that pass between stages are
+//! Invariants after `Builder::finish`: every value is written once, before it is read; the operands of an op fit each
+//! other (`check`); two values that are alive at the same time do not overlap in the arena. Values that pass between stages are
 //! `Carry`s: fixed buffers of the model that a program reads at its start or writes before its end.
 
-use super::Op;
+use super::{Op, check};
 
 /// Index of a value of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -168,9 +168,13 @@ impl<'m> Builder<'m> {
     }
 
     /// Checks the program and places its values.
+    ///
+    /// # Panics
+    /// When an invariant does not hold: a mistake in air, which the tests of every family meet.
     pub fn finish(self) -> Program {
         let Builder { name, carries: _, ops, values, weights } = self;
         let mut program = Program { name, ops, values, weights, arena_width: 0 };
+        program.ops.iter().for_each(|op| check::op(&program, op));
         place(&mut program);
         program
     }
@@ -189,22 +193,15 @@ fn place(program: &mut Program) {
             first[v] = at;
             last[v] = last[v].max(at);
         }
-        for v in reads {
-            let v = v.0 as usize;
-            let carried = matches!(program.values[v].place, Place::Carry(_));
-            assert!(
-                carried || first[v] < at,
-                "{}: {} is read before it is written",
-                program.name,
-                program.values[v].name
-            );
+        for id in reads {
+            let (v, value) = (id.0 as usize, program.value(id));
+            let carry = value.carry();
+            assert!(carry.is_some() || first[v] < at, "{}: {} is read before it is written", program.name, value.name);
+            let stale = overwritten.iter().any(|&(c, by)| carry == Some(c) && by != id);
+            assert!(!stale, "{}: {} is read after its carry was overwritten", program.name, value.name);
             last[v] = at;
         }
         overwritten.extend(writes.iter().filter_map(|&v| program.value(v).carry().map(|c| (c, v))));
-        for v in program.ops.get(at + 1).into_iter().flat_map(|op| op.operands().0) {
-            let stale = overwritten.iter().any(|&(c, by)| program.value(v).carry() == Some(c) && by != v);
-            assert!(!stale, "{}: {} is read after its carry was overwritten", program.name, program.value(v).name);
-        }
     }
     let mut order: Vec<usize> = (0..n).filter(|&v| matches!(program.values[v].place, Place::Arena(_))).collect();
     order.sort_by_key(|&v| first[v]);
@@ -228,6 +225,7 @@ fn place(program: &mut Program) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Pairing, Rope};
     use super::*;
 
     /// Every op of a chain with a long-lived value: no two values that live together may overlap.
@@ -263,6 +261,47 @@ mod tests {
         let (x, y) = (b.value("x", 4), b.value("y", 4));
         b.op(Op::Add { a: x, b: x, out: y });
         b.finish();
+    }
+
+    #[test]
+    #[should_panic(expected = "is written twice")]
+    fn writing_a_value_twice_is_refused() {
+        let carries = [Carry { name: "residual", width: 4, ty: Type::F32, rows: RowSet::All }];
+        let mut b = Builder::new("test", &carries);
+        let (x, y) = (b.carry(CarryId(0)), b.value("y", 4));
+        b.op(Op::Add { a: x, b: x, out: y });
+        b.op(Op::Add { a: x, b: x, out: y });
+        b.finish();
+    }
+
+    /// Each of these differs by one number from a program that is accepted.
+    #[test]
+    fn operands_that_do_not_fit_are_refused() {
+        let finish = |dims: [usize; 6], select: bool| {
+            let [x, cols, bias, group, head, out] = dims;
+            let carries = [Carry { name: "residual", width: x, ty: Type::F32, rows: RowSet::All }];
+            let mut b = Builder::new("test", &carries);
+            let x = b.carry(CarryId(0));
+            let (y, z) = (b.value("y", 8), b.output_value("z", 8));
+            let (weight, bias) = (b.weight("w", &[cols, 8]), Some(b.weight("b", &[bias])));
+            let (norm, turned) = (b.weight("n", &[group]), b.value("turned", 8));
+            let (normed, picked) = (b.output_value("normed", out), b.output_value("picked", 8));
+            let rope = Rope { dims: 2, base: 1.0, pairing: Pairing::HalfSplit, scale: 1.0, yarn: None };
+            b.op(Op::MatMul { x, weight, bias, out: y });
+            b.op(Op::Rope { x: y, head_dim: head, rope, factors: None, out: turned });
+            b.op(Op::SelectOutputs { x: turned, out: z });
+            b.op(Op::RmsNorm { x: z, weight: norm, group: 4, eps: 0.0, out: normed });
+            b.op(Op::Add { a: z, b: if select { z } else { y }, out: picked });
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| b.finish())).is_ok()
+        };
+        let good = [16, 16, 8, 4, 4, 8];
+        assert!(finish(good, true));
+        assert!(!finish(good, false), "rows differ");
+        for i in 0..good.len() {
+            let mut dims = good;
+            dims[i] += 1;
+            assert!(!finish(dims, true), "number {i}");
+        }
     }
 
     #[test]

@@ -312,7 +312,7 @@ fn embeddings_come_back_exactly() {
 #[test]
 fn rows_of_outputs_are_selected() {
     let mut rng = Random(6);
-    let mut case = one_op(9, [5, 5], &mut rng, |_, x, out| Op::SelectOutputs { x, out });
+    let mut case = one_op(9, [5, 5], &mut rng, |_, x, out| Op::Add { a: x, b: x, out });
     case.carries[1].rows = RowSet::Outputs;
     let mut b = Builder::new("test", &case.carries);
     let (x, out) = (b.carry(CarryId(0)), b.carry(CarryId(1)));

@@ -115,11 +115,11 @@ fn experts() {
 
 fn moe(kind: Kind, experts: usize, k: usize, normalise: bool, rng: &mut Random) -> Case {
     let (width, inner) = (256, 256);
-    let carries = vec![carry("x", width), carry("y", width)];
+    let chosen = Carry { ty: Type::Index, ..carry("ids", k) };
+    let carries = vec![carry("x", width), chosen, carry("y", width)];
     let mut b = Builder::new("moe", &carries);
-    let (x, y) = (b.carry(CarryId(0)), b.carry(CarryId(1)));
+    let (x, ids, y) = (b.carry(CarryId(0)), b.carry(CarryId(1)), b.carry(CarryId(2)));
     let (logits, weights) = (b.value("logits", experts), b.value("weights", k));
-    let ids = b.value("ids", k);
     let weight = b.weight("router", &[width, experts]);
     b.op(Op::MatMul { x, weight, bias: None, out: logits });
     b.op(Op::Route { logits, k, normalise, ids, weights });

@@ -11,9 +11,10 @@ figure, found in short trials: repacked weights or not, flash attention or not. 
 token in it, llama.cpp's has not.
 
 The limit of prefill is the measured arithmetic peak over the operations of a token; that of decoding this or the
-memory's measured bandwidth over the bytes that a token touches, whichever is lower. A figure above our own limit would prove the limit wrong; the script says
-so and ends with 1, as when llama.cpp is not at its best. On stdout: Markdown tables, for benches/RESULTS.md. Raw
-figures go to benches/results/, after each model what is known so far; progress goes to stderr.
+memory's measured bandwidth over the bytes that a token touches, whichever is lower. A figure above our own limit would
+prove the limit wrong; the script says so and ends with 1, as when llama.cpp is not at its best. On stdout: Markdown
+tables, for benches/RESULTS.md. Raw figures go to benches/results/, after each model what is known so far; progress goes
+to stderr.
 
 Needs Python 3.9 or newer, Rust, clang-16 and about 20 GB in $AIR_ORACLES (default ~/.cache/air-oracles) for the models.
 The parts are in scripts/compare: `engines` the two programs and the cases, `machine` the limits, `accuracy` the error,

@@ -1,4 +1,4 @@
-"""The two programs that are compared, each a process that answers a line with a line of JSON, and what they are asked."""
+"""The two programs, each a process that answers a line with a line of JSON, and the cases in which they are compared."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The two programs, each a process that answers a line with a line of JSON, and the cases in which they are compared."""
+"""The two programs, each a process that answers a line with a line of JSON, and the cases to compare."""
 
 import json
 import os

@@ -57,7 +57,8 @@ def limit(row, best):
         # A machine without instructions for bfloat16 computes in float32.
         peak = max(best["arithmetic"][PEAKS[report["numbers"]]], best["arithmetic"]["f32_tflops"])
         found.append(peak * 1e12 / report[f"{figure}_ops_per_token"])
-    touched = report["bytes_per_token"]["mem"]
+    # What stays in the cache is not read from memory.
+    touched = report["bytes_per_token"]["mem"] if report["roofline"]["bound"] != "cache" else None
     if figure == "decode" and best["best_mem_gbps"] and touched:
         found.append(best["best_mem_gbps"] * 1e9 / touched)
     return min(found, default=None)

@@ -31,9 +31,9 @@
 //! # A token's way
 //!
 //! Text becomes ids ([`text::Tokenizer`]), ids become a [`engine::Request`] in a bounded queue; the engine's thread
-//! gives it a sequence, builds a batch of rows (prompts and single tokens of all sequences mixed) and launches every
-//! stage once for all rows. Logits go through the sampler ([`sample`]), the token through the streaming
-//! detokenizer and the stop texts, and out as an [`engine::Event`].
+//! gives it a sequence (one that an earlier request left, where both begin alike), builds a batch of rows (prompts and
+//! single tokens of all sequences mixed) and launches every stage once for all rows. Logits go through the sampler
+//! ([`sample`]), the token through the streaming detokenizer and the stop texts, and out as an [`engine::Event`].
 //!
 //! # The arithmetic
 //!

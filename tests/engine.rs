@@ -2,12 +2,16 @@
 //! every way for a generation to end.
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use air_rs::engine::{Chunk, Engine, Event, FinishReason, LoadOptions, Outputs, Request, Runner, load};
 use air_rs::format::{Catalogue, gguf};
+use air_rs::meta::Value;
 use air_rs::quant::Kind;
 use air_rs::sample::Params;
 use common::evaluate;
+use program::altered;
 use std::path::Path;
 
 fn catalogue(name: &str) -> Catalogue {
@@ -67,7 +71,7 @@ fn chunks_neighbours_and_threads_change_no_bit() {
                 chunks.push(Chunk { seq: ids[2], tokens: &b, outputs: Outputs::All });
             }
             assert_eq!(mine, usize::from(!a.is_empty()));
-            r.run(&chunks).unwrap();
+            r.run(chunks.iter().copied()).unwrap();
             have.extend_from_slice(&r.logits()[..vocab]);
         }
         assert_eq!(bits(&have), want, "{name}: with neighbours");
@@ -84,19 +88,19 @@ fn forks_and_restores_continue_with_the_same_bits() {
         let want = bits(&evaluate(&mut r, &whole, 64)[past.len() * vocab..]);
 
         let original = r.kv().create();
-        r.run(&[Chunk { seq: original, tokens: &past, outputs: Outputs::None }]).unwrap();
+        r.run([Chunk { seq: original, tokens: &past, outputs: Outputs::None }]).unwrap();
         let fork = r.kv().fork(original);
         // Both go on, in different directions, on the page that they share.
         let (there, further) = (tokens(10, 1), tokens(10, 2));
-        r.run(&[Chunk { seq: original, tokens: &there, outputs: Outputs::None }]).unwrap();
-        r.run(&[Chunk { seq: fork, tokens: &next, outputs: Outputs::All }]).unwrap();
+        r.run([Chunk { seq: original, tokens: &there, outputs: Outputs::None }]).unwrap();
+        r.run([Chunk { seq: fork, tokens: &next, outputs: Outputs::All }]).unwrap();
         assert_eq!(bits(r.logits()), want, "{model}: a fork");
-        r.run(&[Chunk { seq: original, tokens: &further, outputs: Outputs::All }]).unwrap();
+        r.run([Chunk { seq: original, tokens: &further, outputs: Outputs::All }]).unwrap();
         let have = bits(r.logits());
         let alone = evaluate(&mut r, &[past.clone(), there, further].concat(), 64);
         assert_eq!(have, bits(&alone[(past.len() + 10) * vocab..]), "{model}: the original after its fork");
         r.kv().restore(original, past.len() as u32).unwrap();
-        r.run(&[Chunk { seq: original, tokens: &next, outputs: Outputs::All }]).unwrap();
+        r.run([Chunk { seq: original, tokens: &next, outputs: Outputs::All }]).unwrap();
         assert_eq!(bits(r.logits()), want, "{model}: a restore");
     }
 }
@@ -224,6 +228,79 @@ fn cancelled_and_dropped_generations_free_their_place() {
     // It may have reached the end of its short context before it saw the flag.
     assert!(matches!(end, Event::Finished(f) if f.reason != FinishReason::Stop));
     assert_eq!(ids(&e, greedy(tokens(4, 1), 3)).len(), 3);
+}
+
+/// The next turn of a chat: what was read before is not read again, and the answer is the same.
+#[test]
+fn a_request_goes_on_where_an_earlier_one_stopped() {
+    for (model, options) in cases() {
+        for max_sequences in [1, 3] {
+            let name = format!("{model}, exact {}, {max_sequences} sequences", options.exact);
+            let options = LoadOptions { max_sequences, ..options.clone() };
+            let ask = |e: &Engine, prompt: &[u32]| {
+                let sampling = Params { temperature: 1.5, seed: Some(9), ..Params::default() };
+                let request = Request { sampling, ..greedy(prompt.to_vec(), 25) };
+                let (mut ids, mut kept) = (vec![], 0);
+                for event in e.submit(request).unwrap() {
+                    match event.unwrap() {
+                        Event::Token(t) => ids.push(t.id),
+                        Event::Finished(f) => kept = f.usage.kept_tokens as usize,
+                    }
+                }
+                (ids, kept)
+            };
+            let fresh = |prompt: &[u32]| ask(&engine(model, options.clone()), prompt);
+            let e = engine(model, options.clone());
+            let first = tokens(40, 3);
+            let (answer, kept) = ask(&e, &first);
+            assert_eq!((&answer, kept), (&fresh(&first).0, 0), "{name}");
+            let next = [first.clone(), answer, tokens(9, 5)].concat();
+            let (answer, kept) = ask(&e, &next);
+            assert_eq!((&answer, kept), (&fresh(&next).0, 64), "{name}: all but the last token, which was not read");
+            // Another text that begins alike; a window may have moved on.
+            let other = [&first[..30], &tokens(9, 1)].concat();
+            let (answer, kept) = ask(&e, &other);
+            assert_eq!(answer, fresh(&other).0, "{name}: another text");
+            assert!(kept == 30 || model.contains("window") && kept == 0, "{name}: {kept}");
+            // The same again, of which the last token must be read for its logits; and one that shares nothing.
+            let (answer, kept) = ask(&e, &other);
+            assert_eq!((&answer, kept), (&fresh(&other).0, other.len() - 1), "{name}: the same again");
+            let last = tokens(50, 4);
+            assert_ne!(last[0], first[0]);
+            assert_eq!(ask(&e, &last), (fresh(&last).0, 0), "{name}: something else");
+        }
+    }
+}
+
+#[test]
+fn what_waits_has_a_bound_and_goes_with_the_engine() {
+    let long = altered("llama-gqa.gguf", |meta| {
+        meta.insert("llama.context_length", Value::U32(1 << 20), None);
+    });
+    let e = Engine::load(&gguf::open(Path::new(&*long)).unwrap(), &LoadOptions::default(), &mut |_, _| ()).unwrap();
+    let mut running = e.submit(greedy(tokens(4, 1), 1 << 20)).unwrap();
+    let mut waiting = vec![];
+    let refused = loop {
+        // Between two requests the engine has its turns.
+        running.next().unwrap().unwrap();
+        match e.submit(greedy(tokens(4, 1), 1)) {
+            Ok(g) => waiting.push(g),
+            Err(e) => break e.to_string(),
+        }
+        assert!(waiting.len() <= 1024, "nothing bounds what waits");
+    };
+    assert_eq!((waiting.len(), refused.contains("1024 requests are waiting")), (1024, true), "{refused}");
+    drop(e);
+    assert!(running.last().unwrap().is_err() && waiting.into_iter().all(|g| g.last().unwrap().is_err()));
+}
+
+#[test]
+fn a_number_of_sequences_that_cannot_be_is_refused() {
+    for n in [0, air_rs::engine::MAX_SEQUENCES + 1] {
+        let options = LoadOptions { max_sequences: n, ..LoadOptions::default() };
+        let e = load(&catalogue("llama-gqa"), &options, &mut |_, _| ()).err().unwrap().to_string();
+        assert!(e.contains(&format!("{n} sequences")), "{e}");
+    }
 }
 
 #[test]

@@ -279,7 +279,7 @@ fn try_file(bytes: Vec<u8>, exact: bool) -> Got {
     let Ok((_, mut runner)) = load(&catalogue, &options, &mut |_, _| ()) else { return Got::Opened };
     let seq = runner.kv().create();
     let token = tokens.first().map_or(0, |t| t % runner.vocab() as u32);
-    let run: Result<()> = runner.run(&[Chunk { seq, tokens: &[token], outputs: Outputs::Last }]);
+    let run: Result<()> = runner.run([Chunk { seq, tokens: &[token], outputs: Outputs::Last }]);
     if run.is_ok() { Got::Ran } else { Got::Loaded }
 }
 

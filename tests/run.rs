@@ -282,8 +282,10 @@ fn chat(model: &str, args: &[&str], input: &str) -> Output {
 #[test]
 fn a_conversation_remembers_what_was_said() {
     let model = chatty(TEMPLATE);
-    let o = chat(&model, &[], "abc\n/context\nab c\n/clear\nabc\n");
+    let o = chat(&model, &["--stats"], "abc\n/context\nab c\n/clear\nabc\n");
     assert!(o.status.success(), "{}", err(&o));
+    let kept: Vec<bool> = err(&o).lines().filter(|l| l.starts_with("  prompt")).map(|l| l.contains("before")).collect();
+    assert_eq!(kept, [false, true, true], "what was read before is not read again: {}", err(&o));
     let lines: Vec<String> = out(&o).lines().map(str::to_string).collect();
     let [first, context, second, again] = &lines[..] else { panic!("{lines:?}") };
     assert!(context.ends_with("of 256 tokens, 2 messages"), "{context}");

@@ -3,8 +3,8 @@
 //! The weights are such that activations keep their scale: a matrix of fan-in n has standard deviation 1/sqrt(n), norm
 //! weights are one, so after each norm every projection has unit variance. What a layer adds to the residual
 //! stream is a fraction of the embedding, so that the stream grows by a small factor over 80 layers and rounding errors
-//! do not feed on themselves. The head's gain gives logits the spread of a trained model's. Routers are sharp, so that the last expert chosen carries little weight and a
-//! rounding error that exchanges it does little harm.
+//! do not feed on themselves. The head's gain gives logits the spread of a trained model's. Routers are sharp, so that
+//! the last expert chosen carries little weight and a rounding error that exchanges it does little harm.
 //!
 //! It knows nothing of files and quant mixes; the caller picks a format for each tensor.
 

@@ -88,7 +88,7 @@ fn write_part(path: &Path, tokens: &[u32], runner: &mut Runner) -> Result<()> {
     out.write_all(&npy_header(tokens.len(), runner.vocab())).map_err(fail)?;
     let seq = runner.kv().create();
     for tokens in tokens.chunks(runner.max_rows().min(runner.max_outputs())) {
-        runner.run(&[Chunk { seq, tokens, outputs: Outputs::All }])?;
+        runner.run([Chunk { seq, tokens, outputs: Outputs::All }])?;
         for x in runner.logits() {
             out.write_all(&x.to_le_bytes()).map_err(fail)?;
         }

@@ -96,6 +96,7 @@ fn report(engine: &Engine, finished: &Finished, text: &str, seed: Option<u64>) -
         "finish_reason": finished.reason.name(),
         "seed": seed,
         "prompt_tokens": usage.prompt_tokens,
+        "kept_tokens": usage.kept_tokens,
         "generated_tokens": usage.generated_tokens,
         "ttft_ms": usage.time_to_first_token().as_secs_f64() * 1e3,
         "prefill_tps": usage.prefill_tps(),
@@ -108,9 +109,13 @@ fn report(engine: &Engine, finished: &Finished, text: &str, seed: Option<u64>) -
 pub fn stats(engine: &Engine, finished: &Finished, seed: Option<u64>) -> String {
     let (info, usage) = (engine.info(), &finished.usage);
     let rate = |tps: Option<f64>| tps.map_or(String::new(), |t| format!(", {t:.1} tok/s"));
+    let kept = match usage.kept_tokens {
+        0 => String::new(),
+        n => format!(", {n} of them read before"),
+    };
     let mut rows = vec![
         ("loaded", format!("{} in {:.0} ms", human::bytes(info.weight_bytes), info.load_time.as_secs_f64() * 1e3)),
-        ("prompt", format!("{} tokens{}", usage.prompt_tokens, rate(usage.prefill_tps()))),
+        ("prompt", format!("{} tokens{kept}{}", usage.prompt_tokens, rate(usage.prefill_tps()))),
         ("first token", format!("{:.1} ms", usage.time_to_first_token().as_secs_f64() * 1e3)),
         ("answer", format!("{} tokens{}", usage.generated_tokens, rate(usage.decode_tps()))),
     ];

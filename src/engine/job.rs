@@ -1,8 +1,7 @@
-//! A job on the engine's thread: a sequence, the tokens that it has still to read, and what becomes of its logits.
+//! A job on the engine's thread: its tokens, how many of them have been read, and what becomes of the logits.
 
 use super::request::{Command, Event, FinishReason, Finished, Logits, Request, Token, Usage};
 use crate::error::{Error, Result};
-use crate::kv::SeqId;
 use crate::sample::{Sampler, StopFilter};
 use crate::text::{Detokenizer, Tokenizer};
 use crossbeam::channel::Sender;
@@ -18,10 +17,9 @@ pub(super) enum Progress {
 }
 
 pub(super) struct Job {
-    pub seq: SeqId,
-    /// Tokens that have not been through a pass.
-    pending: Vec<u32>,
-    /// Positions read so far.
+    /// The prompt and what was generated so far.
+    tokens: Vec<u32>,
+    /// How many of them have been through a pass.
     read: usize,
     work: Work,
 }
@@ -47,11 +45,11 @@ struct Generating {
 
 impl Job {
     /// A job from a command. A command that cannot start is answered here, and gives `None`.
-    pub fn new(command: Command, seq: SeqId, context: u32, vocab: usize, tokenizer: Arc<Tokenizer>) -> Option<Job> {
+    pub fn new(command: Command, context: u32, vocab: usize, tokenizer: Arc<Tokenizer>) -> Option<Job> {
         match command {
             Command::Evaluate { tokens, rows } => match check(&tokens, context, vocab) {
                 Ok(()) if tokens.is_empty() => None,
-                Ok(()) => Some(Job { seq, pending: tokens, read: 0, work: Work::Evaluate(rows) }),
+                Ok(()) => Some(Job { tokens, read: 0, work: Work::Evaluate(rows) }),
                 Err(e) => {
                     let _ = rows.send(Err(e));
                     None
@@ -59,7 +57,7 @@ impl Job {
             },
             Command::Generate { request, events, cancel, submitted } => {
                 match Generating::new(request, events.clone(), cancel, tokenizer, context, vocab, submitted) {
-                    Ok((pending, work)) => Some(Job { seq, pending, read: 0, work: Work::Generate(Box::new(work)) }),
+                    Ok((tokens, work)) => Some(Job { tokens, read: 0, work: Work::Generate(Box::new(work)) }),
                     Err(e) => {
                         let _ = events.send(Err(e));
                         None
@@ -71,7 +69,31 @@ impl Job {
 
     /// Tokens that have not been through a pass; never empty between passes.
     pub fn pending(&self) -> &[u32] {
-        &self.pending
+        &self.tokens[self.read..]
+    }
+
+    /// Tokens that have been through a pass: the sequence's state is theirs.
+    pub fn past(&self) -> &[u32] {
+        &self.tokens[..self.read]
+    }
+
+    /// How many tokens of this job an earlier text has too, from the beginning on, and whose logits are not wanted.
+    pub fn shared(&self, earlier: &[u32]) -> usize {
+        match &self.work {
+            Work::Evaluate(_) => 0,
+            Work::Generate(_) => {
+                let same = self.tokens.iter().zip(earlier).take_while(|(a, b)| a == b).count();
+                same.min(self.tokens.len() - 1)
+            }
+        }
+    }
+
+    /// Begins behind `n` tokens, whose state is there already.
+    pub fn resume(&mut self, n: usize) {
+        self.read = n;
+        if let Work::Generate(g) = &mut self.work {
+            g.usage.kept_tokens = n as u32;
+        }
     }
 
     /// Whether the prompt has been read.
@@ -107,18 +129,17 @@ impl Job {
 
     /// `tokens` of the pending ones went through a pass, which gave these logits.
     pub fn advance(&mut self, tokens: usize, logits: &mut [f32]) -> Progress {
-        self.pending.drain(..tokens);
         let first = self.read;
         self.read += tokens;
         match &mut self.work {
             Work::Evaluate(rows) => {
                 let sent = rows.send(Ok(Logits { first, positions: tokens, values: logits.to_vec() }));
-                if sent.is_err() || self.pending.is_empty() { Progress::Ended } else { Progress::Running }
+                if sent.is_err() || self.pending().is_empty() { Progress::Ended } else { Progress::Running }
             }
             Work::Generate(_) if logits.is_empty() => Progress::Running,
             Work::Generate(g) => match g.next(logits, self.read) {
                 Ok(Some(token)) => {
-                    self.pending.push(token);
+                    self.tokens.push(token);
                     Progress::Running
                 }
                 Ok(None) => Progress::Ended,
@@ -132,7 +153,9 @@ fn check(tokens: &[u32], context: u32, vocab: usize) -> Result<()> {
     if tokens.len() > context as usize {
         let n = tokens.len();
         let problem = format!("the prompt has {n} tokens, the context holds {context}");
-        return Err(Error::Invalid(format!("{problem}; shorten it or raise the context size")));
+        return Err(Error::Invalid(format!(
+            "{problem}; shorten it, or give the context more where the model allows it"
+        )));
     }
     match tokens.iter().find(|&&t| t as usize >= vocab) {
         Some(t) => Err(Error::Invalid(format!("token {t} is not in the vocabulary of {vocab}"))),

@@ -4,7 +4,7 @@
 //! that no program uses is refused: it means that the file is a variant whose meaning air does not know.
 
 use super::memory;
-use super::runner::Runner;
+use super::runner::{MAX_SEQUENCES, Runner};
 use crate::arch::{self, ModelSpec};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, TensorInfo};
@@ -23,7 +23,7 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Positions of one sequence; the model's, as far as memory allows, when not given.
     pub context: Option<u32>,
-    /// Sequences that may run at once.
+    /// Sequences that may run at once: 1 to [`MAX_SEQUENCES`].
     pub max_sequences: usize,
     /// Rows of one pass: longer prompts are read in chunks.
     pub max_rows: usize,
@@ -68,8 +68,12 @@ const IGNORED: [&str; 2] = [".attn_rot_embd", ".rotary_emb.inv_freq"];
 ///
 /// # Errors
 /// `Unsupported` for the architecture or a format, `File` for a tensor that is missing, unknown or of the wrong
-/// shape, `Limit` for memory, `Cancelled` never (the caller's `progress` cannot cancel).
+/// shape, `Limit` for memory.
 pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
+    let n = options.max_sequences;
+    if !(1..=MAX_SEQUENCES).contains(&n) {
+        return Err(Error::Invalid(format!("{n} sequences cannot run at once; 1 to {MAX_SEQUENCES} can")));
+    }
     let spec = arch::spec(catalogue)?;
     let lowered = lower::lower(&spec);
     let tensors = check(catalogue, &lowered)?;
@@ -97,7 +101,7 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
     }
     let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
     let max_rows = options.max_rows.max(1);
-    let max_outputs = MAX_OUTPUTS.min(max_rows).max(options.max_sequences);
+    let max_outputs = MAX_OUTPUTS.min(max_rows).max(n);
     backend.reserve(&Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &kv.layout })?;
     let runner = Runner::new(backend, &lowered, &programs, &weights, &kv.layout, max_rows, max_outputs, kv.context);
     Ok((spec, runner))
@@ -184,7 +188,11 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u
     };
     let bytes =
         |l: &KvLayout| -> u64 { (0..l.groups.len()).map(|g| l.page_bytes(g) as u64 * l.groups[g].pages as u64).sum() };
-    let room = memory::available().saturating_sub(weights);
+    let available = memory::available();
+    let Some(room) = available.checked_sub(weights) else {
+        let (need, have) = (weights >> 20, available >> 20);
+        return Err(Error::Limit(format!("the weights need {need} MiB of memory, {have} MiB are left")));
+    };
     let context = match options.context {
         Some(0) => return Err(Error::Invalid("the context size must be at least 1".into())),
         Some(n) if n > spec.context => {

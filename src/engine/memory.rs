@@ -36,8 +36,43 @@ fn cgroup_left() -> Option<u64> {
     entries.min()
 }
 
-/// Limit less usage of one group; page cache counts as usage, though the kernel would drop it.
+/// Limit less usage of one group. The page cache counts as usage, but the kernel drops it where memory is asked for: a
+/// model that was just downloaded must not seem to leave no room for itself.
 fn left(dir: &Path, limit: &str, usage: &str) -> Option<u64> {
     let number = |name: &str| std::fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
-    Some(number(limit)?.saturating_sub(number(usage)?))
+    Some(number(limit)?.saturating_sub(number(usage)?.saturating_sub(page_cache(dir))))
+}
+
+/// Bytes of a group's page cache: of it and the groups below (v1 says `total_` for these, v2 counts them anyway).
+fn page_cache(dir: &Path) -> u64 {
+    let stat = std::fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let value = |name: &str| stat.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let both = |a: &str, b: &str| Some(value(a)?.saturating_add(value(b)?));
+    both("total_active_file ", "total_inactive_file ").or_else(|| both("active_file ", "inactive_file ")).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_cache_leaves_room() {
+        let dir = std::env::temp_dir().join(format!("air-cgroup-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+        let room = || left(&dir, "memory.max", "memory.current");
+        assert_eq!(room(), None);
+        write("memory.max", "max\n");
+        write("memory.current", "900\n");
+        assert_eq!(room(), None, "no limit");
+        write("memory.max", "1000\n");
+        assert_eq!(room(), Some(100));
+        write("memory.stat", "anon 200\nfile 700\ninactive_file 500\nactive_file 150\n");
+        assert_eq!(room(), Some(750));
+        write("memory.stat", "inactive_file 1\nactive_file 1\ntotal_inactive_file 300\ntotal_active_file 10\n");
+        assert_eq!(room(), Some(410), "v1 counts the groups below apart");
+        write("memory.current", "2000\n");
+        assert_eq!(room(), Some(0));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

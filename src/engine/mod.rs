@@ -22,9 +22,10 @@ pub use load::{LoadOptions, Progress, load};
 pub use memory::{available as available_memory, cores};
 use request::{Command, gone};
 pub use request::{Evaluation, Event, FinishReason, Finished, Generation, Logits, Request, Token, Usage};
-pub use runner::{Chunk, Outputs, Runner};
+pub use runner::{Chunk, MAX_SEQUENCES, Outputs, Runner};
 use scheduler::Scheduler;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ const QUEUE: usize = 1024;
 #[derive(Debug)]
 pub struct Engine {
     commands: Option<Sender<Command>>,
+    closed: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     tokenizer: Arc<Tokenizer>,
     info: ModelInfo,
@@ -104,12 +106,13 @@ impl Engine {
         }
         let info = ModelInfo::new(catalogue, spec, &runner, start.elapsed())?;
         let (commands, inbox) = bounded(QUEUE);
-        let scheduler = Scheduler::new(runner, tokenizer.clone(), inbox, options.max_sequences.max(1));
+        let closed = Arc::new(AtomicBool::new(false));
+        let scheduler = Scheduler::new(runner, tokenizer.clone(), inbox, closed.clone(), options.max_sequences);
         let thread = std::thread::Builder::new()
             .name("air-engine".into())
             .spawn(|| scheduler.run())
             .map_err(|e| Error::Engine(format!("cannot start the engine's thread: {e}")))?;
-        Ok(Engine { commands: Some(commands), thread: Some(thread), tokenizer, info })
+        Ok(Engine { commands: Some(commands), closed, thread: Some(thread), tokenizer, info })
     }
 
     /// What was loaded.
@@ -130,7 +133,7 @@ impl Engine {
     pub fn submit(&self, request: Request) -> Result<Generation> {
         // Bounded by the request's max_tokens.
         let (events, inbox) = unbounded();
-        let cancel = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let cancel = Arc::new(AtomicBool::new(false));
         let generation = Generation::new(inbox, cancel.clone());
         self.send(Command::Generate { request, events, cancel, submitted: Instant::now() })?;
         Ok(generation)
@@ -159,6 +162,8 @@ impl Engine {
 impl Drop for Engine {
     /// Ends what is running, after the pass that runs now.
     fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // Wakes the thread where it waits for a command.
         self.commands = None;
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has reported itself through its channels.

@@ -81,6 +81,8 @@ impl FinishReason {
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// How many of them were not read again, because an earlier generation began with them too.
+    pub kept_tokens: u32,
     /// Tokens sampled, an end-of-generation token included.
     pub generated_tokens: u32,
     /// From submission to the first pass.
@@ -97,9 +99,9 @@ impl Usage {
         self.queued + self.prefill
     }
 
-    /// Prompt tokens per second, if there was a prompt pass.
+    /// Prompt tokens that were read per second, if there was a prompt pass.
     pub fn prefill_tps(&self) -> Option<f64> {
-        rate(self.prompt_tokens, self.prefill)
+        rate(self.prompt_tokens - self.kept_tokens, self.prefill)
     }
 
     /// Tokens per second after the first, if there were any.

@@ -2,7 +2,8 @@
 //!
 //! The runner owns the backend and the sequence state. It takes chunks of tokens of several sequences, makes room
 //! for them, runs the stages in order and hands out the logits of the rows that want them. It decides nothing about
-//! what to run; that is the scheduler's. A pass that fails leaves every sequence as long as it was.
+//! what to run; that is the scheduler's. A pass that fails leaves every sequence as long as it was; one that does not
+//! allocates nothing of its own.
 
 use crate::error::{Error, Result};
 use crate::hal::{Backend, Batch, Bindings, KvLayout, ProgramId, Row, WeightId};
@@ -31,6 +32,9 @@ pub enum Outputs {
     All,
 }
 
+/// Most sequences of a pass: their page tables are listed on the stack.
+pub const MAX_SEQUENCES: usize = 256;
+
 struct BoundStage {
     name: String,
     program: ProgramId,
@@ -49,6 +53,8 @@ pub struct Runner {
     context: u32,
     /// Of the last pass.
     logits: Vec<f32>,
+    /// Reused.
+    rows: Vec<Row>,
 }
 
 impl Runner {
@@ -71,13 +77,14 @@ impl Runner {
         Runner {
             backend,
             stages: lowered.stages.iter().map(bind).collect(),
-            kv: Kv::new(layout),
+            kv: Kv::new(layout, context),
             width: lowered.carries[RESIDUAL.0 as usize].width,
             vocab: lowered.vocab(),
             max_rows,
             max_outputs,
             context,
             logits: Vec::with_capacity(max_outputs * lowered.vocab()),
+            rows: Vec::with_capacity(max_rows),
         }
     }
 
@@ -111,37 +118,50 @@ impl Runner {
         self.vocab
     }
 
-    /// Runs one pass. Afterwards `logits` gives the wanted rows, in order of the chunks.
+    /// Runs one pass over chunks of different sequences. Afterwards `logits` gives the wanted rows, in their order.
     ///
     /// # Errors
     /// `Limit` when the sequence state is full; `Engine` when the device failed or a layer gave NaN or infinity,
     /// naming the layer.
-    pub fn run(&mut self, chunks: &[Chunk]) -> Result<()> {
-        let mut rows = vec![];
-        for (i, c) in chunks.iter().enumerate() {
+    ///
+    /// # Panics
+    /// When the chunks have more than `MAX_SEQUENCES` sequences, `max_rows` tokens or `max_outputs` wanted rows.
+    pub fn run<'a, C>(&mut self, chunks: C) -> Result<()>
+    where
+        C: IntoIterator<Item = Chunk<'a>, IntoIter: Clone>,
+    {
+        let chunks = chunks.into_iter();
+        self.rows.clear();
+        for (i, c) in chunks.clone().enumerate() {
             self.kv.extend(c.seq, c.tokens.len() as u32, &mut *self.backend)?;
             let first = self.kv.len(c.seq);
-            for (j, &token) in c.tokens.iter().enumerate() {
+            self.rows.extend(c.tokens.iter().enumerate().map(|(j, &token)| {
                 let output = match c.outputs {
                     Outputs::None => false,
                     Outputs::Last => j + 1 == c.tokens.len(),
                     Outputs::All => true,
                 };
-                rows.push(Row { token, seq: i as u32, pos: first + j as u32, output });
-            }
+                Row { token, seq: i as u32, pos: first + j as u32, output }
+            }));
         }
-        let tables: Vec<&[Vec<u32>]> = chunks.iter().map(|c| self.kv.tables(c.seq)).collect();
-        let batch = Batch { rows: &rows, tables: &tables };
-        assert!(rows.len() <= self.max_rows && batch.outputs() <= self.max_outputs, "the scheduler keeps the bounds");
+        let mut tables: [&[Vec<u32>]; MAX_SEQUENCES] = [&[]; MAX_SEQUENCES];
+        let mut sequences = 0;
+        for c in chunks.clone() {
+            tables[sequences] = self.kv.tables(c.seq);
+            sequences += 1;
+        }
+        let batch = Batch { rows: &self.rows, tables: &tables[..sequences] };
+        let outputs = batch.outputs();
+        assert!(batch.rows.len() <= self.max_rows && outputs <= self.max_outputs, "the scheduler keeps the bounds");
         for s in &self.stages {
             self.backend.launch(s.program, &s.bindings, &batch)?;
         }
-        self.logits.resize(batch.outputs() * self.vocab, 0.0);
+        self.logits.resize(outputs * self.vocab, 0.0);
         self.backend.read(LOGITS, &mut self.logits);
         if self.logits.iter().any(|x| !x.is_finite()) {
             return Err(blame(&mut *self.backend, &self.stages, &batch, self.width));
         }
-        chunks.iter().for_each(|c| self.kv.commit(c.seq, c.tokens.len() as u32));
+        chunks.for_each(|c| self.kv.commit(c.seq, c.tokens.len() as u32));
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub struct SeqId(usize);
 pub struct Kv {
     pools: Vec<Pool>,
     sequences: Vec<Option<Sequence>>,
+    /// Entries of a table that a sequence of the whole context fills.
+    entries: usize,
 }
 
 #[derive(Debug)]
@@ -56,19 +58,22 @@ impl Pool {
 }
 
 impl Kv {
-    /// Empty state: all pages of the layout are free.
-    pub fn new(layout: &KvLayout) -> Self {
+    /// Empty state for sequences of up to `context` positions: all pages of the layout are free.
+    pub fn new(layout: &KvLayout, context: u32) -> Self {
         let pool = |g: &crate::hal::KvGroup| Pool {
             window: g.window,
             free: (0..g.pages as u32).rev().collect(),
             holders: vec![0; g.pages],
         };
-        Kv { pools: layout.groups.iter().map(pool).collect(), sequences: vec![] }
+        let entries = (context as usize).div_ceil(PAGE);
+        Kv { pools: layout.groups.iter().map(pool).collect(), sequences: vec![], entries }
     }
 
     /// A new, empty sequence.
     pub fn create(&mut self) -> SeqId {
-        self.insert(Sequence { len: 0, tables: vec![vec![]; self.pools.len()] })
+        // With room for the whole context: a sequence that grows allocates nothing.
+        let tables = self.pools.iter().map(|_| Vec::with_capacity(self.entries)).collect();
+        self.insert(Sequence { len: 0, tables })
     }
 
     fn insert(&mut self, s: Sequence) -> SeqId {
@@ -101,9 +106,14 @@ impl Kv {
 
     /// A sequence with the same past; both go on independently.
     pub fn fork(&mut self, id: SeqId) -> SeqId {
-        let copy = self.get(id).clone();
-        for (pool, table) in self.pools.iter_mut().zip(&copy.tables) {
+        let Sequence { len, tables } = self.get(id).clone();
+        let mut copy = Sequence { len, tables: vec![] };
+        for (pool, mut table) in self.pools.iter_mut().zip(tables) {
+            // Pages behind the end, of a pass that failed, are the original's alone: both would write them.
+            table.truncate((len as usize).div_ceil(PAGE));
             table.iter().filter(|&&p| p != NO_PAGE).for_each(|&p| pool.holders[p as usize] += 1);
+            table.reserve_exact(self.entries.saturating_sub(table.len()));
+            copy.tables.push(table);
         }
         self.insert(copy)
     }

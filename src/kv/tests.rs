@@ -45,7 +45,7 @@ fn layout(pages: usize) -> KvLayout {
 #[test]
 fn random_histories_keep_every_sequence_apart_and_lose_no_page() {
     const PAGES: usize = 24;
-    let mut kv = Kv::new(&layout(PAGES));
+    let mut kv = Kv::new(&layout(PAGES), 24 * 32);
     let mut memory = Memory { pages: vec![vec![[0; PAGE]; PAGES]; 2] };
     let mut model: Vec<(SeqId, Vec<u32>)> = vec![];
     let mut seed = 7u64;
@@ -111,7 +111,7 @@ fn random_histories_keep_every_sequence_apart_and_lose_no_page() {
 
 #[test]
 fn a_window_keeps_only_what_later_rows_see() {
-    let mut kv = Kv::new(&layout(8));
+    let mut kv = Kv::new(&layout(8), 8 * 32);
     let mut memory = Memory { pages: vec![vec![[0; PAGE]; 8]; 2] };
     let id = kv.create();
     for _ in 0..5 {
@@ -124,4 +124,24 @@ fn a_window_keeps_only_what_later_rows_see() {
     let e = kv.restore(id, 100).unwrap_err();
     assert!(e.to_string().contains("window"), "{e}");
     assert_eq!(kv.len(id), 160);
+}
+
+/// A pass takes pages before it runs; when it fails, a fork must not come to share those that nothing was written to.
+#[test]
+fn a_fork_after_a_failed_pass_shares_no_page_that_both_will_write() {
+    let mut kv = Kv::new(&layout(8), 8 * 32);
+    let mut memory = Memory { pages: vec![vec![[0; PAGE]; 8]; 2] };
+    let original = kv.create();
+    kv.extend(original, 32, &mut memory).unwrap();
+    kv.commit(original, 32);
+    kv.extend(original, 32, &mut memory).unwrap();
+    let fork = kv.fork(original);
+    for id in [original, fork] {
+        kv.extend(id, 32, &mut memory).unwrap();
+        kv.commit(id, 32);
+    }
+    assert_eq!(kv.tables(original)[0][0], kv.tables(fork)[0][0]);
+    assert_ne!(kv.tables(original)[0][1], kv.tables(fork)[0][1]);
+    [original, fork].into_iter().for_each(|id| kv.release(id));
+    assert_eq!(kv.free_pages(), [8, 8]);
 }

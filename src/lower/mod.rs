@@ -10,9 +10,10 @@ mod layer;
 use crate::arch::{LayerSpec, Mixer, ModelSpec};
 use crate::hal::{KvLayer, KvLayerId};
 use crate::op::{Builder, Carry, CarryId, Op, Program, RowSet, Type, WeightSlot};
+use std::collections::HashMap;
 
 /// A weight that the model needs: the tensor and the shape that it must have.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WeightNeed {
     /// GGUF name.
     pub tensor: String,
@@ -55,6 +56,8 @@ pub struct Lowered {
     pub weights: Vec<WeightNeed>,
     /// Groups of sequence state.
     pub groups: Vec<StateGroup>,
+    /// Places in `weights`: a file may name any number of layers, so nothing here may be searched one by one.
+    places: HashMap<WeightNeed, usize>,
 }
 
 /// The residual stream's carry.
@@ -74,6 +77,7 @@ pub fn lower(spec: &ModelSpec) -> Lowered {
         stages: vec![],
         weights: vec![],
         groups: vec![],
+        places: HashMap::new(),
     };
     if let Some(used) = layer::most_experts_used(spec) {
         out.carries.push(all("ffn_input", spec.width, Type::F32));
@@ -150,10 +154,8 @@ impl Lowered {
     }
 
     fn need(&mut self, need: WeightNeed) -> usize {
-        // Only the embedding and the rope factors are shared; they are first or few, so a search from the front is
-        // short where it succeeds and the list is at most a few thousand long where it fails.
-        self.weights.iter().position(|w| *w == need).unwrap_or_else(|| {
-            self.weights.push(need);
+        *self.places.entry(need).or_insert_with_key(|need| {
+            self.weights.push(need.clone());
             self.weights.len() - 1
         })
     }

@@ -29,7 +29,7 @@ pub fn evaluate(runner: &mut Runner, tokens: &[u32], chunk: usize) -> Vec<f32> {
     let seq = runner.kv().create();
     let mut out = vec![];
     for tokens in tokens.chunks(chunk) {
-        runner.run(&[Chunk { seq, tokens, outputs: Outputs::All }]).unwrap();
+        runner.run([Chunk { seq, tokens, outputs: Outputs::All }]).unwrap();
         out.extend_from_slice(runner.logits());
     }
     runner.kv().release(seq);

@@ -110,9 +110,9 @@ impl Bench {
         for _ in 1..lengths.answer {
             self.interrupt.check()?;
             let chunk = |(&seq, token)| Chunk { seq, tokens: std::slice::from_ref(token), outputs: Outputs::Last };
-            let chunks: Vec<Chunk> = sequences.iter().zip(&tokens).map(chunk).collect();
-            self.runner.run(&chunks)?;
-            tokens = self.choose()?;
+            self.runner.run(sequences.iter().zip(&tokens).map(chunk))?;
+            tokens.clear();
+            self.choose(&mut tokens)?;
         }
         let decode = start.elapsed() - prefill;
         sequences.into_iter().for_each(|s| self.runner.kv().release(s));
@@ -140,17 +140,19 @@ impl Bench {
                 let outputs = if done[i] == n as usize { Outputs::Last } else { Outputs::None };
                 chunks.push(Chunk { seq, tokens, outputs });
             }
-            self.runner.run(&chunks)?;
-            next.extend(self.choose()?);
+            self.runner.run(chunks)?;
+            self.choose(&mut next)?;
         }
         Ok(next)
     }
 
-    /// The likeliest token of each row of the last pass's logits.
-    fn choose(&mut self) -> Result<Vec<u32>> {
+    /// Adds the likeliest token of each row of the last pass's logits.
+    fn choose(&mut self, next: &mut Vec<u32>) -> Result<()> {
         let vocab = self.runner.vocab();
-        let sampler = &mut self.sampler;
-        self.runner.logits().chunks_exact_mut(vocab).map(|logits| sampler.sample(logits)).collect()
+        for logits in self.runner.logits().chunks_exact_mut(vocab) {
+            next.push(self.sampler.sample(logits)?);
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,9 @@ use super::{Exact, Values, Weight};
 use crate::hal::{Batch, Bindings, PAGE};
 use crate::op::{Activation, Attention, Op, Pairing, Program, Rope, ValueId};
 
+/// Products below which starting a thread takes longer than they do.
+const WORTH_SHARING: usize = 64 << 10;
+
 impl Exact {
     /// Runs one op on all rows.
     pub(super) fn run(&mut self, op: &Op, program: &Program, bind: &Bindings, batch: &Batch, values: &mut Values) {
@@ -97,20 +100,26 @@ impl Exact {
     fn mat_mul(&self, weight: &Weight, expert: usize, x: &[f32]) -> Vec<f32> {
         let (cols, rows) = (weight.cols, weight.rows);
         let n = x.len() / cols;
+        if n == 0 {
+            return vec![];
+        }
         let mut by_weight_row = vec![0f32; n * rows];
-        let share = rows.div_ceil(self.threads).max(1);
-        if n > 0 {
+        let part = |first: usize, out: &mut [f32]| {
+            let mut w = vec![0f32; cols];
+            for (i, out) in out.chunks_exact_mut(n).enumerate() {
+                weight.row(expert * rows + first + i, &mut w);
+                for (y, x) in out.iter_mut().zip(x.chunks_exact(cols)) {
+                    *y = dot(&w, x) as f32;
+                }
+            }
+        };
+        if n * rows * cols < WORTH_SHARING || self.threads == 1 {
+            part(0, &mut by_weight_row);
+        } else {
+            let share = rows.div_ceil(self.threads);
             std::thread::scope(|scope| {
                 for (t, out) in by_weight_row.chunks_mut(share * n).enumerate() {
-                    scope.spawn(move || {
-                        let mut w = vec![0f32; cols];
-                        for (i, out) in out.chunks_exact_mut(n).enumerate() {
-                            weight.row(expert * rows + t * share + i, &mut w);
-                            for (y, x) in out.iter_mut().zip(x.chunks_exact(cols)) {
-                                *y = dot(&w, x) as f32;
-                            }
-                        }
-                    });
+                    scope.spawn(move || part(t * share, out));
                 }
             });
         }

@@ -52,6 +52,12 @@ fn chunks_neighbours_and_threads_change_no_bit() {
             let mut two = runner(model, &LoadOptions { threads: Some(2), ..options.clone() });
             assert_eq!(bits(&evaluate(&mut two, &prompt, chunk)), want, "{name}: chunks of {chunk}, two threads");
         }
+        // Passes of 12 rows and of 4 with different threads, both ways.
+        for (threads, batch) in [(1, 3), (3, 1)] {
+            let options = LoadOptions { threads: Some(threads), threads_batch: Some(batch), ..options.clone() };
+            let have = bits(&evaluate(&mut runner(model, &options), &prompt, 12));
+            assert_eq!(have, want, "{name}: {threads} threads, {batch} in batches");
+        }
         // Beside two others, whose rows come before, between and after.
         let mut r = runner(model, &options);
         let vocab = r.vocab();

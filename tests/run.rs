@@ -55,6 +55,39 @@ fn generate(args: &[&str]) -> Command {
     c
 }
 
+/// The line that says the device, without the instruction set.
+fn threads(c: &mut Command) -> String {
+    let o = c.output().unwrap();
+    assert!(o.status.success(), "{}", err(&o));
+    let text = err(&o);
+    let device = text.lines().find_map(|l| l.strip_prefix("device: cpu: ")).unwrap();
+    device.split_once(", ").unwrap().1.into()
+}
+
+#[test]
+fn threads_are_as_many_as_told() {
+    let args = ["-p", "x", "-n", "1", "--threads"];
+    assert_eq!(threads(generate(&args).arg("1")), "1 thread");
+    assert_eq!(threads(generate(&args).args(["3", "--threads-batch", "2"])), "3 threads, 2 in batches");
+    assert_eq!(threads(generate(&args).arg("1").env("AIR_THREADS_BATCH", "2")), "1 thread, 2 in batches");
+}
+
+/// A quota of the cgroup counts alike: `std::thread::available_parallelism` reads both.
+#[test]
+#[cfg(target_os = "linux")]
+fn threads_are_as_many_as_the_cores_that_the_process_may_use() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    // A process inherits the affinity of the thread that starts it; this one ends with the test.
+    let pinned = std::thread::spawn(|| {
+        let may = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|&n| may.is_set(n)).unwrap());
+        sched_setaffinity(None, &one).unwrap();
+        threads(&mut generate(&["-p", "x", "-n", "1"]))
+    });
+    assert_eq!(pinned.join().unwrap(), "1 thread");
+}
+
 fn answer(c: &mut Command) -> String {
     let o = c.output().unwrap();
     assert!(o.status.success(), "{}", err(&o));

@@ -12,7 +12,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Settings of every command that runs a model.
-pub const KEYS: [&str; 6] = ["model.path", "model.ctx-size", "cpu.threads", "kv.type", "kv.k-type", "kv.v-type"];
+pub const KEYS: [&str; 7] =
+    ["model.path", "model.ctx-size", "cpu.threads", "cpu.threads-batch", "kv.type", "kv.k-type", "kv.v-type"];
 
 /// Commands that run a model.
 pub struct Running;
@@ -46,6 +47,7 @@ pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
     Ok(LoadOptions {
         exact,
         threads: settings.number("cpu.threads"),
+        threads_batch: settings.number("cpu.threads-batch"),
         context: settings.number("model.ctx-size"),
         k_type: kind("kv.k-type")?,
         v_type: kind("kv.v-type")?,

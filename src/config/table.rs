@@ -38,6 +38,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Threads that compute",
     },
     Setting {
+        key: "cpu.threads-batch",
+        flag: "threads-batch",
+        short: None,
+        env: "AIR_THREADS_BATCH",
+        default: Default::Unset("as --threads"),
+        kind: Kind::Integer(1, 1024),
+        value: "N",
+        help: "Threads that compute passes of more than eight rows: prompts and batches",
+    },
+    Setting {
         key: "kv.type",
         flag: "kv-type",
         short: None,

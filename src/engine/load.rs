@@ -21,6 +21,8 @@ pub struct LoadOptions {
     pub exact: bool,
     /// Threads; the machine's (and its cgroup's) cores when not given.
     pub threads: Option<usize>,
+    /// Threads of passes with more than eight rows (prompts, batches), where they differ; not for the interpreter.
+    pub threads_batch: Option<usize>,
     /// Positions of one sequence; the model's, as far as memory allows, when not given.
     pub context: Option<u32>,
     /// Sequences that may run at once: 1 to [`MAX_SEQUENCES`].
@@ -38,6 +40,7 @@ impl Default for LoadOptions {
         LoadOptions {
             exact: false,
             threads: None,
+            threads_batch: None,
             context: None,
             max_sequences: 1,
             max_rows: 256,
@@ -111,7 +114,8 @@ fn backend(options: &LoadOptions) -> Result<Box<dyn Backend>> {
     if options.exact {
         return Ok(Box::new(Exact::new(options.threads.unwrap_or_else(memory::cores))));
     }
-    Ok(Box::new(Cpu::new(CpuOptions { threads: options.threads, isa: None })?))
+    let LoadOptions { threads, threads_batch, .. } = *options;
+    Ok(Box::new(Cpu::new(CpuOptions { threads, threads_batch, isa: None })?))
 }
 
 /// Bytes that one decode step reads: every weight once, but one row of an untied embedding and the used experts.

@@ -30,8 +30,9 @@ impl Limits {
         Limits { memory: memory(&[threads]), cache: cache(), ..Limits::default() }
     }
 
-    /// All: the memory with every number of threads that doubles up to all cores, and with those that run the model.
-    pub fn thorough(threads: usize, catalogue: &Catalogue) -> Limits {
+    /// All: the memory with every number of threads that doubles up to all cores, and with those that run the model;
+    /// the arithmetic of the `batch` threads that compute batches.
+    pub fn thorough(threads: usize, batch: usize, catalogue: &Catalogue) -> Limits {
         let mut counts: Vec<usize> =
             std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < cores()).collect();
         counts.extend([cores(), threads]);
@@ -39,7 +40,7 @@ impl Limits {
         counts.dedup();
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
         let drive = largest.map_or(Ok(None), |s| probe::drive(Path::new(s.name())));
-        let arithmetic = probe::arithmetic(threads);
+        let arithmetic = probe::arithmetic(batch);
         Limits {
             memory: memory(&counts),
             arithmetic: told("arithmetic", arithmetic),

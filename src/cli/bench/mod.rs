@@ -95,7 +95,8 @@ pub fn run(args: Args) -> Result<()> {
     // Before the probes, whose working sets are not the model's.
     let peak_rss = report::peak_rss();
     let threads = options.threads.unwrap_or_else(cores);
-    let limits = if args.limits { Limits::thorough(threads, &catalogue) } else { Limits::quick(threads) };
+    let batch = options.threads_batch.unwrap_or(threads);
+    let limits = if args.limits { Limits::thorough(threads, batch, &catalogue) } else { Limits::quick(threads) };
     let work = Work::count(&catalogue, &info, &options, &lengths);
     let name = made.as_ref().map_or(info.file.clone(), |made| made.name.clone());
     let report = Report { info: &info, name, lengths, runs, peak_rss, limits, work };

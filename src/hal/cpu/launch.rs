@@ -75,7 +75,7 @@ pub fn run(cpu: &mut Cpu, program: ProgramId, bindings: &Bindings, batch: &Batch
     cpu.inputs.begin();
     let mut launch = Launch {
         kernels: cpu.kernels,
-        pool: &mut cpu.pool,
+        pool: cpu.pools.of(rows),
         weights: &cpu.weights,
         program,
         values: &cpu.values,

@@ -36,7 +36,7 @@ use isa::Kernels;
 use jobs::Inputs;
 use launch::Scratch;
 use pages::Pages;
-use pool::Pool;
+use pool::Pools;
 use schedule::Schedule;
 use std::sync::Mutex;
 use values::Values;
@@ -47,6 +47,8 @@ use weights::Weight;
 pub struct CpuOptions {
     /// Threads; by default as many as the process may run at once (its affinity and its cgroup's quota).
     pub threads: Option<usize>,
+    /// Threads of passes with more than eight rows; by default the same.
+    pub threads_batch: Option<usize>,
     /// Instruction set; by default `AIR_CPU`, else the best one.
     pub isa: Option<Isa>,
 }
@@ -56,7 +58,7 @@ pub struct CpuOptions {
 pub struct Cpu {
     isa: Isa,
     kernels: &'static Kernels,
-    pool: Pool,
+    pools: Pools,
     weights: Vec<Weight>,
     programs: Vec<Schedule>,
     values: Values,
@@ -77,29 +79,31 @@ impl Cpu {
         let isa = Isa::choose(options.isa, named.as_deref())?;
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or_else(available).max(1);
+        let batch = options.threads_batch.unwrap_or(threads).max(1);
         Ok(Cpu {
             isa,
             kernels: isa.kernels(),
-            pool: Pool::new(threads)?,
+            pools: Pools::new(threads, batch)?,
             weights: vec![],
             programs: vec![],
             values: Values::new(0, &[], 0, 0)?,
             inputs: Inputs::default(),
             kv: vec![],
             turns: rope::Tables::default(),
-            scratch: (0..threads).map(|_| Mutex::default()).collect(),
+            scratch: (0..threads.max(batch)).map(|_| Mutex::default()).collect(),
         })
     }
 }
 
 impl Backend for Cpu {
     fn description(&self) -> String {
-        let n = self.pool.threads();
-        format!("cpu: {}, {n} thread{}", self.isa.title(), if n == 1 { "" } else { "s" })
+        let (n, batch) = self.pools.threads();
+        let more = if n == batch { String::new() } else { format!(", {batch} in batches") };
+        format!("cpu: {}, {n} thread{}{more}", self.isa.title(), if n == 1 { "" } else { "s" })
     }
 
     fn load(&mut self, weight: &WeightDesc, read: &ReadRows) -> Result<WeightId> {
-        let loaded = weights::load(&mut self.pool, weight, read)?;
+        let loaded = weights::load(self.pools.largest(), weight, read)?;
         self.weights.push(loaded);
         Ok(WeightId(self.weights.len() as u32 - 1))
     }

@@ -113,6 +113,48 @@ impl Pool {
     }
 }
 
+/// Rows of a pass that memory binds, as in decoding; the cores bind what has more.
+const FEW: usize = 8;
+
+/// The threads of passes with few rows and of those with many: one pool where both are as many.
+#[derive(Debug)]
+pub struct Pools {
+    few: Pool,
+    many: Option<Pool>,
+}
+
+impl Pools {
+    /// `threads` for passes of up to eight rows, `batch` for all others.
+    ///
+    /// # Errors
+    /// `Limit` where the system refuses a thread.
+    pub fn new(threads: usize, batch: usize) -> Result<Self> {
+        let many = (batch != threads).then(|| Pool::new(batch)).transpose()?;
+        Ok(Pools { few: Pool::new(threads)?, many })
+    }
+
+    /// The pool for a pass with that many rows.
+    pub fn of(&mut self, rows: usize) -> &mut Pool {
+        match &mut self.many {
+            Some(many) if rows > FEW => many,
+            _ => &mut self.few,
+        }
+    }
+
+    /// The pool for work that more threads always help.
+    pub fn largest(&mut self) -> &mut Pool {
+        match &mut self.many {
+            Some(many) if many.threads() > self.few.threads() => many,
+            _ => &mut self.few,
+        }
+    }
+
+    /// Threads for few rows and for many.
+    pub fn threads(&self) -> (usize, usize) {
+        (self.few.threads(), self.many.as_ref().unwrap_or(&self.few).threads())
+    }
+}
+
 fn panic_error() -> Error {
     Error::Engine("a CPU kernel panicked; its message is on standard error".into())
 }
@@ -200,6 +242,19 @@ mod tests {
                 assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn passes_have_the_threads_for_their_rows() {
+        let mut pools = Pools::new(1, 3).unwrap();
+        assert_eq!([0, 1, 8, 9, 512].map(|rows| pools.of(rows).threads()), [1, 1, 1, 3, 3]);
+        assert_eq!((pools.largest().threads(), pools.threads()), (3, (1, 3)));
+        let mut pools = Pools::new(3, 1).unwrap();
+        assert_eq!([8, 9].map(|rows| pools.of(rows).threads()), [3, 1]);
+        assert_eq!((pools.largest().threads(), pools.threads()), (3, (3, 1)));
+        let mut pools = Pools::new(2, 2).unwrap();
+        assert_eq!([8, 9].map(|rows| pools.of(rows).threads()), [2, 2]);
+        assert!(pools.many.is_none());
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Case {
 }
 
 fn backend(isa: Isa, threads: usize) -> Box<dyn Backend> {
-    Box::new(Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap())
+    Box::new(Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), ..CpuOptions::default() }).unwrap())
 }
 
 fn nmse_of(got: &[f32], want: &[f32]) -> f64 {

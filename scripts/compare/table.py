@@ -34,6 +34,9 @@ def verdicts(result):
     valid = not out
     if not comparable:
         out.append("There are no reference figures of llama.cpp for this kind of machine.")
+    cores = result["limits"]["arithmetic"]
+    if "amx_int8" in about["sets"] and cores and "AMX" not in cores["set"]:
+        out.append(f"The processor has AMX, which air does not measure: limits of prefill are those of {cores['set']}.")
     return valid, out
 
 

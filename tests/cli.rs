@@ -30,7 +30,13 @@ fn every_command_has_help() {
 
 #[test]
 fn bad_usage_is_exit_code_2() {
-    for args in [&[][..], &["no-such-command"], &["config", "--no-such-flag"], &["completions", "no-such-shell"]] {
+    for args in [
+        &[][..],
+        &["no-such-command"],
+        &["config", "--no-such-flag"],
+        &["completions", "no-such-shell"],
+        &["info", "a", "-m", "b"],
+    ] {
         let o = run(args);
         assert_eq!(o.status.code(), Some(2), "{args:?}: {}", err(&o));
         assert!(out(&o).is_empty(), "{args:?}");

@@ -42,7 +42,10 @@ fn debug_logits_that_cannot_work_write_nothing() {
     }
     let o = run(&["debug", "logits", "-m", &model, "--tokens", "1", "-o", "/nonexistent/x.npy"]);
     assert_eq!(o.status.code(), Some(1));
-    assert!(err(&o).contains("/nonexistent/x.npy.part: cannot write"), "{}", err(&o));
+    assert!(err(&o).contains("/nonexistent/x.npy.part: cannot create"), "{}", err(&o));
+    let o = run(&["debug", "logits", "-m", &model, "--tokens", "1", "-o", "/dev/null"]);
+    assert_eq!(o.status.code(), Some(1));
+    assert!(err(&o).contains("/dev/null: is not a regular file"), "{}", err(&o));
     for tokens in ["", "x", "1,,2", "-1"] {
         assert_eq!(run(&["debug", "logits", "-m", &model, "--tokens", tokens, "-o", &path]).status.code(), Some(2));
     }
@@ -380,6 +383,8 @@ fn a_chat_that_cannot_go_on_says_why() {
     let o = chat(&refusing, &[], "abc\n");
     assert_eq!(o.status.code(), Some(1));
     assert!(err(&o).contains("only kings may speak"), "{}", err(&o));
+    let o = chat(&chatty(TEMPLATE), &["-c", "14"], "abc\n");
+    assert!(o.status.success() && err(&o).contains("the context is full: /clear"), "{}", err(&o));
     let o = chat(&chatty(TEMPLATE), &["-c", "16"], "abc\nabc\nabc\n");
     assert_eq!(o.status.code(), Some(1));
     assert!(err(&o).contains("the context holds 16"), "{}", err(&o));
@@ -444,6 +449,34 @@ fn a_synthetic_model_is_measured_and_removed() {
     assert!(o.status.success(), "{}", err(&o));
     let json: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
     assert_eq!(json["model"], "synthetic tiny-llama:Q8_0");
+    std::fs::remove_dir(&*folder).expect("the folder is empty again");
+}
+
+/// While it waits for input the first Ctrl-C has no effect yet; the second ends it, and takes the model along.
+#[test]
+fn a_second_ctrl_c_leaves_no_synthetic_model() {
+    let folder = Temp::new("second");
+    std::fs::create_dir(&*folder).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_air"))
+        .args(["bench", "--wait", "--synthetic", "tiny-llama:Q8_0", "-p", "4", "-n", "2", "-c", "16"])
+        .env("TMPDIR", &*folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0; 4]).unwrap();
+    assert_eq!(std::fs::read_dir(&*folder).unwrap().count(), 1);
+    let code = loop {
+        let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        // Signals that come together count as one.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        match child.try_wait().unwrap() {
+            Some(status) => break status.code(),
+            None => assert!(kill.success()),
+        }
+    };
+    assert_eq!(code, Some(130));
     std::fs::remove_dir(&*folder).expect("the folder is empty again");
 }
 

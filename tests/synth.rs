@@ -169,8 +169,10 @@ fn refusals() {
     assert!(error.contains("`Q9_Z` is not a type") && error.contains("Q4_K_M") && error.contains("MXFP4"), "{error}");
     std::fs::write(&path, b"precious").unwrap();
     let error = error_of(&synth("tiny-llama", "Q8_0", &path, &[]));
-    assert!(error.contains("x.gguf: the file exists; --force replaces it"), "{error}");
+    assert!(error.contains("x.gguf: exists; say --force to replace it"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    let error = error_of(&synth("tiny-llama", "Q8_0", Path::new("/dev/null"), &["--force"]));
+    assert!(error.contains("/dev/null: is not a regular file"), "{error}");
     made("tiny-llama", "Q8_0", &path, &["--force"]);
     assert_eq!(folder.files(), ["x.gguf"]);
     let error = error_of(&synth("tiny-llama", "Q8_0", Path::new("/nonexistent/x.gguf"), &[]));

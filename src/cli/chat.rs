@@ -4,9 +4,7 @@
 //! it. Ctrl-C stops the answer, not the program; what was said until then stays in the conversation.
 
 use super::conversation::Conversation;
-use super::sampling::{self, Generating};
-use super::settings::SettingArgs;
-use super::{generate, interrupt, model, output};
+use super::{generate, interrupt, model, output, sampling};
 use crate::config;
 use crate::engine::{Engine, FinishReason, Finished};
 use crate::error::{Error, Result};
@@ -33,28 +31,21 @@ pub struct Args {
     /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Use the plain interpreter, the specification, instead of the fast kernels
-    #[arg(long)]
-    exact: bool,
-    /// Say on stderr what each answer took
-    #[arg(long)]
-    stats: bool,
     #[command(flatten)]
-    flags: sampling::Flags,
-    #[command(flatten)]
-    settings: SettingArgs<Generating>,
+    answer: sampling::AnswerArgs,
 }
 
 /// Talks until the user ends it.
 pub fn run(args: Args) -> Result<()> {
-    let settings = args.settings.resolve()?;
-    let engine = model::engine(&settings, args.exact)?;
+    let Args { system, answer } = args;
+    let settings = answer.model.settings.resolve()?;
+    let engine = model::engine(&settings, answer.model.exact)?;
     let mut chat = Chat {
-        conversation: Conversation::new(&engine, args.system)?,
-        sampling: sampling::params(&settings, &args.flags),
+        conversation: Conversation::new(&engine, system)?,
+        sampling: sampling::params(&settings, &answer.logit_bias),
         max_tokens: settings.number("generate.max-tokens").unwrap_or(u32::MAX),
-        stop: args.flags.stop,
-        stats: args.stats,
+        stop: answer.stop,
+        stats: answer.stats,
         last: None,
         engine,
     };
@@ -235,7 +226,10 @@ impl Chat {
         if self.stats {
             output::note(generate::stats(&self.engine, &finished, self.sampling.seed));
         }
-        let reason = finished.reason;
+        let (reason, used) = (finished.reason, finished.usage.prompt_tokens + finished.usage.generated_tokens);
+        if used >= self.engine.info().context {
+            output::note("(the context is full: /clear forgets the conversation)");
+        }
         self.last = Some(finished);
         match reason {
             FinishReason::Cancelled if !std::io::stdin().is_terminal() => Err(Error::Cancelled),

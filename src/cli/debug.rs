@@ -1,11 +1,10 @@
 //! `air debug`: what a model computes, for comparison with other programs.
 
-use super::settings::SettingArgs;
+use super::target;
 use super::{model, output};
 use crate::engine::{Chunk, Outputs, Runner, load};
 use crate::error::{Error, Result};
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use crate::format::output::Output;
 use std::path::{Path, PathBuf};
 
 /// Write what a model computes, for comparison with other programs
@@ -29,11 +28,8 @@ struct LogitsArgs {
     /// File to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Use the plain interpreter, the specification, instead of the fast kernels
-    #[arg(long)]
-    exact: bool,
     #[command(flatten)]
-    settings: SettingArgs<model::Running>,
+    model: model::RunArgs<model::Running>,
 }
 
 /// Runs the subcommand.
@@ -44,8 +40,8 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn logits(args: &LogitsArgs) -> Result<()> {
-    let settings = args.settings.resolve()?;
-    let options = model::options(&settings, args.exact)?;
+    let settings = args.model.settings.resolve()?;
+    let options = model::options(&settings, args.model.exact)?;
     let catalogue = model::open(&settings)?;
     let (bar, mut moved) = model::loading();
     let (_, mut runner) = load(&catalogue, &options, &mut moved)?;
@@ -69,32 +65,17 @@ fn check(tokens: &[u32], runner: &Runner) -> Result<()> {
     Ok(())
 }
 
-/// Writes to `PATH.part` and renames it at the end, so that a half array is never taken for a whole one.
 fn write(path: &Path, tokens: &[u32], runner: &mut Runner) -> Result<()> {
-    let part = PathBuf::from(format!("{}.part", path.display()));
-    let result = write_part(&part, tokens, runner).and_then(|()| {
-        std::fs::rename(&part, path).map_err(|e| Error::io(path.display().to_string(), "cannot create", &e))
-    });
-    if result.is_err() {
-        // Nothing to add when it was never created.
-        let _ = std::fs::remove_file(&part);
-    }
-    result
-}
-
-fn write_part(path: &Path, tokens: &[u32], runner: &mut Runner) -> Result<()> {
-    let fail = |e| Error::io(path.display().to_string(), "cannot write", &e);
-    let mut out = BufWriter::new(File::create(path).map_err(fail)?);
-    out.write_all(&npy_header(tokens.len(), runner.vocab())).map_err(fail)?;
+    let _part = target::claim(path, true)?;
+    let mut out = Output::create(path)?;
+    out.write(&npy_header(tokens.len(), runner.vocab()))?;
     let seq = runner.kv().create();
     for tokens in tokens.chunks(runner.max_rows().min(runner.max_outputs())) {
         runner.run([Chunk { seq, tokens, outputs: Outputs::All }])?;
-        for x in runner.logits() {
-            out.write_all(&x.to_le_bytes()).map_err(fail)?;
-        }
+        runner.logits().iter().try_for_each(|x| out.write(&x.to_le_bytes()))?;
     }
     runner.kv().release(seq);
-    out.flush().map_err(fail)
+    out.finish()
 }
 
 /// The header of a float32 array in C order (NumPy's format, version 1.0): a multiple of 64 bytes.

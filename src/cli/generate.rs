@@ -4,9 +4,7 @@
 //! answer; what came until then is printed.
 
 use super::conversation::Conversation;
-use super::sampling::{self, Generating};
-use super::settings::SettingArgs;
-use super::{human, input, interrupt, model, output};
+use super::{human, input, interrupt, model, output, sampling};
 use crate::engine::{Engine, Finished, Request};
 use crate::error::Result;
 use serde_json::json;
@@ -27,45 +25,38 @@ pub struct Args {
     /// System message of the chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    /// Use the plain interpreter, the specification, instead of the fast kernels
-    #[arg(long)]
-    exact: bool,
-    /// Say on stderr what it took
-    #[arg(long)]
-    stats: bool,
     /// Print JSON instead of the text
     #[arg(long, conflicts_with = "stream")]
     json: bool,
     #[command(flatten)]
-    flags: sampling::Flags,
-    #[command(flatten)]
-    settings: SettingArgs<Generating>,
+    answer: sampling::AnswerArgs,
 }
 
 /// Generates and prints.
 pub fn run(args: Args) -> Result<()> {
-    let settings = args.settings.resolve()?;
-    let text = match &args.prompt {
-        Some(text) => text.clone(),
+    let flags = args.answer;
+    let settings = flags.model.settings.resolve()?;
+    let text = match args.prompt {
+        Some(text) => text,
         None => {
             let mut text = input::stdin("there is no prompt: give -p TEXT, or pipe one in")?;
             text.truncate(text.strip_suffix('\n').map_or(text.len(), str::len));
             text
         }
     };
-    let sampling = sampling::params(&settings, &args.flags);
+    let sampling = sampling::params(&settings, &flags.logit_bias);
     let seed = sampling.seed;
-    let engine = model::engine(&settings, args.exact)?;
+    let engine = model::engine(&settings, flags.model.exact)?;
     // Until here there is nothing to finish, and Ctrl-C ends the process; from here the second one does.
     interrupt::watch()?;
     let max_tokens = settings.number("generate.max-tokens").unwrap_or(u32::MAX);
     let request = if args.chat {
-        let mut conversation = Conversation::new(&engine, args.system.clone())?;
+        let mut conversation = Conversation::new(&engine, args.system)?;
         conversation.ask(&text);
-        conversation.request(&engine, sampling, max_tokens, &args.flags.stop)?
+        conversation.request(&engine, sampling, max_tokens, &flags.stop)?
     } else {
         let prompt = engine.tokenizer().encode(&text, true, true);
-        Request { prompt, max_tokens, sampling, stop: args.flags.stop.clone(), ..Request::default() }
+        Request { prompt, max_tokens, sampling, stop: flags.stop, ..Request::default() }
     };
     let terminal = std::io::stdout().is_terminal();
     let stream = !args.json && (args.stream || terminal);
@@ -81,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
     } else if terminal && !answer.ends_with('\n') {
         output::answer("\n")?;
     }
-    if args.stats {
+    if flags.stats {
         output::note(stats(&engine, &finished, seed));
     }
     model::not_cancelled(finished).map(drop)

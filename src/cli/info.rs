@@ -22,7 +22,7 @@ const ELEMENTS: usize = 6;
 #[derive(clap::Args)]
 pub struct Args {
     /// Model file, as with --model
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", conflicts_with = "model.path")]
     file: Option<PathBuf>,
     /// List the tensors too
     #[arg(long)]

@@ -1,15 +1,17 @@
 //! Ctrl-C, and output to a closed pipe.
 //!
 //! A command that runs long calls `watch` once and `check`s between pieces of work: the first Ctrl-C (or SIGTERM)
-//! sets a flag, so that the command can remove what it has half written; the second ends the process at once with
-//! code 130. A command that does not watch is ended by the first, as usual. `forward` hands Ctrl-C to something that
+//! sets a flag, so that the command can remove what it has half written; the second removes that itself and ends
+//! the process at once with code 130. A command that does not watch is ended by the first, as usual. `forward` hands Ctrl-C to something that
 //! can be cancelled, such as a generation, for as long as it runs.
 
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
-use signal_hook::{SigId, flag};
+use signal_hook::iterator::Signals;
+use signal_hook::{SigId, flag, low_level};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -26,12 +28,51 @@ pub fn watch() -> Result<Interrupt> {
         return Ok(Interrupt(flag.clone()));
     }
     let new = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the shutdown looks at the flag before this signal has set it.
-        let shutdown = flag::register_conditional_shutdown(signal, 130, new.clone());
-        shutdown.and_then(|_| flag::register(signal, new.clone())).map_err(|e| refused("Ctrl-C", &e))?;
+    let signals = [SIGINT, SIGTERM];
+    let mut each = Signals::new(signals).map_err(|e| refused("Ctrl-C", &e))?;
+    for signal in signals {
+        flag::register(signal, new.clone()).map_err(|e| refused("Ctrl-C", &e))?;
     }
+    // A thread may do at the second signal what a handler may not: take locks and remove files.
+    let second = move || {
+        if each.forever().nth(1).is_some() {
+            let doomed = DOOMED.lock().unwrap_or_else(PoisonError::into_inner);
+            doomed.iter().for_each(|path| drop(std::fs::remove_file(path)));
+            low_level::exit(130);
+        }
+    };
+    let thread = std::thread::Builder::new().name("air-ctrl-c".into()).spawn(second);
+    thread.map_err(|e| refused("Ctrl-C", &e))?;
     Ok(Interrupt(FLAG.get_or_init(|| new).clone()))
+}
+
+/// Whether somebody watches and Ctrl-C was pressed since.
+pub fn was_pressed() -> bool {
+    FLAG.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// Half-written files.
+static DOOMED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// While it lives, a second Ctrl-C removes a file before it ends the process.
+#[derive(Debug)]
+pub struct Doomed(PathBuf);
+
+impl Doomed {
+    /// Names the file, which need not be there.
+    pub fn new(path: PathBuf) -> Self {
+        DOOMED.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        Doomed(path)
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        let mut doomed = DOOMED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = doomed.iter().position(|path| *path == self.0) {
+            doomed.swap_remove(at);
+        }
+    }
 }
 
 /// Lets a write to a closed pipe end the process, which Rust's runtime would report as an error.
@@ -59,7 +100,7 @@ pub fn forward(flag: Arc<AtomicBool>) -> Result<Forward> {
 impl Drop for Forward {
     fn drop(&mut self) {
         for id in &self.0 {
-            signal_hook::low_level::unregister(*id);
+            low_level::unregister(*id);
         }
     }
 }

@@ -27,6 +27,7 @@ mod sampling;
 pub mod settings;
 mod shares;
 mod synth;
+mod target;
 mod tokenize;
 
 use crate::error::{Error, Result};

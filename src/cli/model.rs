@@ -1,6 +1,6 @@
 //! Opening and loading the model that the settings name.
 
-use super::settings::Uses;
+use super::settings::{SettingArgs, Uses};
 use super::{interrupt, output, progress};
 use crate::config::Settings;
 use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions};
@@ -22,6 +22,16 @@ impl Uses for Running {
     fn keys() -> &'static [&'static str] {
         &KEYS
     }
+}
+
+/// Flags of commands that run a model.
+#[derive(clap::Args)]
+pub struct RunArgs<U: Uses> {
+    /// Use the plain interpreter, the specification, instead of the fast kernels
+    #[arg(long)]
+    pub exact: bool,
+    #[command(flatten)]
+    pub settings: SettingArgs<U>,
 }
 
 /// Opens the model's file, or the embedded demo model: headers only.
@@ -107,6 +117,10 @@ pub fn not_cancelled(finished: Finished) -> Result<Finished> {
 /// Those of the generation and of `heard`, which cancels it too.
 pub fn follow(generation: Generation, heard: &mut dyn FnMut(&str) -> Result<()>) -> Result<Finished> {
     let _forward = interrupt::forward(generation.cancel_flag())?;
+    if interrupt::was_pressed() {
+        // Between `watch` and here.
+        generation.cancel();
+    }
     for event in generation {
         match event? {
             Event::Token(token) => heard(&token.text)?,

@@ -4,7 +4,6 @@
 //! second half are scored, each given all tokens before it in its chunk (llama.cpp's method, so the figures compare).
 //! A text shorter than one chunk is one chunk. The chunk's first token is replaced by BOS where the model wants one.
 
-use super::settings::SettingArgs;
 use super::{human, input, model, output, progress};
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -24,21 +23,18 @@ pub struct Args {
     /// Score only the first N chunks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
-    /// Use the plain interpreter, the specification, instead of the fast kernels
-    #[arg(long)]
-    exact: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    settings: SettingArgs<model::Running>,
+    model: model::RunArgs<model::Running>,
 }
 
 /// Measures and prints.
 pub fn run(args: Args) -> Result<()> {
-    let settings = args.settings.resolve()?;
+    let settings = args.model.settings.resolve()?;
     let text = input::file(&args.file)?;
-    let engine = model::engine(&settings, args.exact)?;
+    let engine = model::engine(&settings, args.model.exact)?;
     let size = chunk_size(&settings, engine.info().context);
     let tokens = engine.tokenizer().encode(&text, true, false);
     if tokens.len() < 4 {

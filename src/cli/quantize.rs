@@ -5,10 +5,12 @@
 //! fails or is stopped: the output appears under its name when it is whole.
 
 use super::settings::{SettingArgs, Uses};
+use super::target;
 use super::{human, interrupt, output, progress, shares};
 use crate::error::{Error, Result};
 use crate::format::convert::{Rounding, convert};
 use crate::format::gguf::{TensorPlan, Writer};
+use crate::format::output::part;
 use crate::format::{Catalogue, gguf};
 use crate::meta::{Meta, Value};
 use crate::quant::mix::{Facts, MIXES, Mix};
@@ -74,7 +76,8 @@ pub fn run(args: Args) -> Result<()> {
     let done = if args.dry_run {
         None
     } else {
-        check_output(&args.output, args.force, &catalogue)?;
+        check_output(&args.output, &catalogue)?;
+        let _part = target::claim(&args.output, args.force)?;
         let start = Instant::now();
         let roundings = write(&args, &catalogue, &plans, threads)?;
         Some((roundings, start.elapsed()))
@@ -110,30 +113,19 @@ fn refuse_requantising(catalogue: &Catalogue, plans: &[TensorPlan]) -> Result<()
     )))
 }
 
-/// Refuses an output that is the input, that is there already, or that is no file.
-fn check_output(output: &Path, force: bool, catalogue: &Catalogue) -> Result<()> {
-    let fail = |problem: &str| Err(Error::Invalid(format!("{}: {problem}", output.display())));
-    if output.file_name().is_none() {
-        return fail("is not the name of a file");
-    }
+/// Refuses an output that is the input, by whatever name.
+fn check_output(output: &Path, catalogue: &Catalogue) -> Result<()> {
     let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
     let inputs: Vec<_> = catalogue.sources.iter().filter_map(|s| identity(Path::new(s.name()))).collect();
-    let mut part = output.as_os_str().to_os_string();
-    part.push(".part");
-    for path in [output, Path::new(&part)] {
-        if identity(path).is_some_and(|id| inputs.contains(&id)) {
-            return fail("the output would overwrite the input; give it another name");
+    let same = |path: &Path| identity(path).is_some_and(|id| inputs.contains(&id));
+    match same(output) || same(&part(output)) {
+        true => {
+            let problem = "the output would overwrite the input; give it another name";
+            Err(Error::Invalid(format!("{}: {problem}", output.display())))
         }
-    }
-    match std::fs::symlink_metadata(output) {
-        Err(_) => Ok(()),
-        Ok(m) if m.is_dir() => fail("is a directory; name a file"),
-        Ok(m) if !m.is_file() => fail("is not a regular file; name another"),
-        Ok(_) if !force => fail("exists; say --force to replace it"),
-        Ok(_) => Ok(()),
+        false => Ok(()),
     }
 }
-
 fn write(args: &Args, catalogue: &Catalogue, plans: &[TensorPlan], threads: usize) -> Result<Vec<Rounding>> {
     let interrupt = interrupt::watch()?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();

@@ -33,15 +33,20 @@ impl Uses for Generating {
     }
 }
 
-/// Flags of the answer that are not settings: they belong to one request.
+/// Flags of commands that generate text. Those that are no settings belong to one request.
 #[derive(clap::Args)]
-pub struct Flags {
+pub struct AnswerArgs {
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Add BIAS to the logit of a token id (-inf forbids it); may be given several times
     #[arg(long, value_name = "ID=BIAS", value_parser = bias, allow_hyphen_values = true)]
     pub logit_bias: Vec<(u32, f32)>,
+    /// Say on stderr what each answer took
+    #[arg(long)]
+    pub stats: bool,
+    #[command(flatten)]
+    pub model: model::RunArgs<Generating>,
 }
 
 fn bias(text: &str) -> Result<(u32, f32), String> {
@@ -55,7 +60,7 @@ fn bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 /// The sampler's parameters. The seed is always set, so that it can be told.
-pub fn params(settings: &Settings, flags: &Flags) -> Params {
+pub fn params(settings: &Settings, logit_bias: &[(u32, f32)]) -> Params {
     let d = Params::default();
     Params {
         temperature: settings.number("sampling.temperature").unwrap_or(d.temperature),
@@ -67,7 +72,7 @@ pub fn params(settings: &Settings, flags: &Flags) -> Params {
         presence_penalty: settings.number("sampling.presence-penalty").unwrap_or(d.presence_penalty),
         frequency_penalty: settings.number("sampling.frequency-penalty").unwrap_or(d.frequency_penalty),
         repeat_last_n: settings.number("sampling.repeat-last-n").unwrap_or(d.repeat_last_n),
-        logit_bias: flags.logit_bias.clone(),
+        logit_bias: logit_bias.to_vec(),
         seed: Some(settings.number("sampling.seed").unwrap_or_else(random_seed)),
     }
 }
@@ -79,7 +84,7 @@ mod tests {
     #[test]
     fn the_table_has_the_sampler_s_defaults() {
         let settings = Settings::resolve(&[], &|_| None, None).unwrap();
-        let got = params(&settings, &Flags { stop: vec![], logit_bias: vec![] });
+        let got = params(&settings, &[]);
         assert_eq!(Params { seed: None, ..got }, Params::default());
     }
 

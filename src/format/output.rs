@@ -16,6 +16,27 @@ const BLOCK: usize = 1 << 20;
 /// Alignment that satisfies every drive.
 const PAGE: usize = 4096;
 
+/// The name that a file has until it is whole.
+pub fn part(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".part");
+    path.with_file_name(name)
+}
+
+/// Refuses a name that no file should get: the rename at the end would put one in the place of a device or a link.
+///
+/// # Errors
+/// `Invalid` for what exists and is not a regular file, and for what is not the name of a file.
+pub fn check(path: &Path) -> Result<()> {
+    let fail = |problem: &str| Err(Error::Invalid(format!("{}: {problem}", path.display())));
+    match std::fs::symlink_metadata(path) {
+        _ if path.file_name().is_none() => fail("is not the name of a file"),
+        Ok(m) if m.is_dir() => fail("is a directory; name a file"),
+        Ok(m) if !m.is_file() => fail("is not a regular file; name another"),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// A file in the making.
 #[derive(Debug)]
 pub struct Output {
@@ -34,11 +55,10 @@ impl Output {
     /// Creates `PATH.part`, replacing one that an earlier program left.
     ///
     /// # Errors
-    /// `Io` when the folder does not exist or cannot be written.
+    /// Those of `check`; `Io` when the folder does not exist or cannot be written.
     pub fn create(path: &Path) -> Result<Output> {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".part");
-        let part = path.with_file_name(name);
+        check(path)?;
+        let part = part(path);
         let direct = open(&part, true).or_else(|_| open(&part, false));
         let file = direct.map_err(|e| Error::io(part.display().to_string(), "cannot create", &e))?;
         let buffer = vec![0; BLOCK + PAGE];

@@ -181,10 +181,10 @@ pub trait Backend: Send {
     /// `Engine` when the device failed.
     fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()>;
 
-    /// Copies the first `rows` rows of a float carry out.
+    /// Copies the first rows of a float carry out, as many as `out` holds.
     fn read(&self, carry: CarryId, out: &mut [f32]);
 
-    /// Fills the first rows of a float carry.
+    /// Fills the first rows of a float carry: what a program starts from where no other wrote it before.
     fn write(&mut self, carry: CarryId, values: &[f32]);
 
     /// Copies one page of a group to another (copy on write).

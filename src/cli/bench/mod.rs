@@ -11,7 +11,6 @@ mod runs;
 mod synthetic;
 mod work;
 
-use super::settings::SettingArgs;
 use super::{interrupt, model, output, progress};
 use crate::engine::{LoadOptions, ModelInfo, cores, load};
 use crate::error::{Error, Result};
@@ -53,26 +52,23 @@ pub struct Args {
     /// Wait for a line of input before each run and answer it with a line of JSON, to alternate with other programs
     #[arg(long)]
     wait: bool,
-    /// Use the plain interpreter, the specification, instead of the fast kernels
-    #[arg(long)]
-    exact: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    settings: SettingArgs<model::Running>,
+    model: model::RunArgs<model::Running>,
 }
 
 /// Measures and prints.
 pub fn run(args: Args) -> Result<()> {
-    let settings = args.settings.resolve()?;
+    let settings = args.model.settings.resolve()?;
     // Removed when the measuring has ended, however it ends.
     let made = args.synthetic.as_ref().map(|(shape, quant)| Made::new(shape, quant)).transpose()?;
     let catalogue = made.as_ref().map_or_else(|| model::open(&settings), |made| gguf::open(&made.path))?;
     let options = LoadOptions {
         // A sequence that was read before and those that go on from it share pages, but not the last.
         max_sequences: args.batch as usize * if args.depth > 0 { 2 } else { 1 },
-        ..model::options(&settings, args.exact)?
+        ..model::options(&settings, args.model.exact)?
     };
     let start = Instant::now();
     let (bar, mut moved) = model::loading();

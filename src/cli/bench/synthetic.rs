@@ -1,7 +1,9 @@
 //! `--synthetic`: a model with random weights that is made for the measurement and removed after it.
 
-use crate::cli::{interrupt, output, synth};
+use crate::cli::interrupt::{self, Doomed};
+use crate::cli::{output, synth};
 use crate::error::Result;
+use crate::format::output::part;
 use std::path::PathBuf;
 
 /// `SHAPE:QUANT`
@@ -10,12 +12,13 @@ pub fn parse(text: &str) -> Result<(String, String), String> {
     Ok((shape.into(), quant.into()))
 }
 
-/// A synthetic model's file, which goes when this does.
+/// A synthetic model's file, which goes when this does, or the process by a second Ctrl-C.
 pub struct Made {
     /// Where it is.
     pub path: PathBuf,
     /// For people.
     pub name: String,
+    _doomed: [Doomed; 2],
 }
 
 impl Made {
@@ -27,8 +30,9 @@ impl Made {
         let name = format!("synthetic {shape}:{quant}");
         let path = std::env::temp_dir().join(format!("air-bench-{}.gguf", std::process::id()));
         let interrupt = interrupt::watch()?;
+        let doomed = [Doomed::new(path.clone()), Doomed::new(part(&path))];
         synth::create(shape, quant, &path, &interrupt)?;
-        Ok(Made { path, name })
+        Ok(Made { path, name, _doomed: doomed })
     }
 }
 

@@ -5,6 +5,7 @@
 mod write;
 
 use super::interrupt::{self, Interrupt};
+use super::target;
 use super::{human, output};
 use crate::arch::shapes::{SHAPES, Shape};
 use crate::arch::synthetic::Tensor;
@@ -59,9 +60,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut shape = Shape::by_name(shape)?.clone();
     shape.layers = args.layers.unwrap_or(shape.layers);
     let model = Model::new(&shape, Type::by_name(&args.quant)?, args.vocab.as_deref())?;
-    if path.exists() && !args.force {
-        return Err(Error::Invalid(format!("{}: the file exists; --force replaces it", path.display())));
-    }
+    let _part = target::claim(path, args.force)?;
     let interrupt = interrupt::watch()?;
     let started = std::time::Instant::now();
     let bytes = write::write(&model, path, args.seed, &interrupt)?;

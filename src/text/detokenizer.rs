@@ -31,8 +31,9 @@ impl Detokenizer {
     /// Takes a token and returns the text that is complete now, which may be empty. An id beyond the vocabulary
     /// gives no text.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
-        let special = tokenizer.token_kind(id).is_special();
-        if special && tokenizer.token_kind(id).is_reserved() && !self.special {
+        let kind = tokenizer.token_kind(id);
+        let special = kind.is_special();
+        if kind.is_reserved() && !self.special {
             self.prefixed = true;
             return String::new();
         }

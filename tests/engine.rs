@@ -10,6 +10,7 @@ use air_rs::format::{Catalogue, gguf};
 use air_rs::meta::Value;
 use air_rs::quant::Kind;
 use air_rs::sample::Params;
+use air_rs::text::{Tokenizer, synthetic};
 use common::evaluate;
 use program::altered;
 use std::path::Path;
@@ -39,6 +40,29 @@ fn cases() -> Vec<(&'static str, LoadOptions)> {
         .into_iter()
         .flat_map(|m| [(m, base.clone()), (m, exact.clone())])
         .collect()
+}
+
+#[test]
+fn a_vocabulary_of_another_size_than_the_embedding_is_refused_before_the_weights_are_read() {
+    let mut catalogue = catalogue("llama-gqa");
+    let mut meta = catalogue.meta.clone();
+    let size = Tokenizer::from_meta(&meta).unwrap().len();
+    synthetic::copy_padded(&catalogue.meta, &mut meta, size + 1).unwrap();
+    catalogue.meta = meta;
+    let read = &mut |_, _| panic!("weights are read");
+    let Err(error) = Engine::load(&catalogue, &LoadOptions::default(), read) else { panic!("it is loaded") };
+    let want = format!("tokenizer.ggml.tokens: the vocabulary has {} tokens, the embedding {size} rows", size + 1);
+    assert!(error.to_string().ends_with(&want), "{error}");
+}
+
+#[test]
+fn more_layers_than_the_tensors_could_be_are_refused() {
+    let mut catalogue = catalogue("llama-gqa");
+    let tensors = catalogue.tensors.len();
+    catalogue.meta.insert("llama.block_count", Value::U32(tensors as u32 / 9 + 1), Some(7));
+    let error = air_rs::arch::spec(&catalogue).unwrap_err().to_string();
+    let want = format!("llama.block_count at byte 7: {} layers cannot be in {tensors} tensors", tensors / 9 + 1);
+    assert!(error.ends_with(&want), "{error}");
 }
 
 #[test]

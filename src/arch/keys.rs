@@ -11,6 +11,10 @@ use crate::op::{Activation, Attention, Pairing, Rope, Yarn};
 /// Largest width, head count, layer count … that is believed.
 const MOST: u32 = 1 << 24;
 
+/// Tensors that a layer with attention has: two norms, four projections, three matrices of the feed-forward part. What a
+/// file declares costs memory when it is lowered, so that it must be able to hold it.
+const LEAST_TENSORS: usize = 9;
+
 /// Metadata under the architecture's prefix, and which tensors exist.
 #[derive(Debug)]
 pub struct Keys<'a> {
@@ -165,7 +169,7 @@ impl<'a> Keys<'a> {
     pub fn model(&self, layer: impl Fn(usize) -> Result<(AttentionSpec, Ffn)>) -> Result<ModelSpec> {
         let layers = self.count("block_count")?;
         let tensors = self.catalogue.tensors.len();
-        if layers > tensors {
+        if layers.saturating_mul(LEAST_TENSORS) > tensors {
             return Err(self.error("block_count", format!("{layers} layers cannot be in {tensors} tensors")));
         }
         let layer = |i| layer(i).map(|(attention, ffn)| LayerSpec { mixer: Mixer::Attention(attention), ffn });

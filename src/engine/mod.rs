@@ -98,12 +98,13 @@ impl Engine {
     pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progress) -> Result<Engine> {
         let start = Instant::now();
         let tokenizer = Arc::new(Tokenizer::from_meta(&catalogue.meta)?);
-        let (spec, runner) = load(catalogue, options, progress)?;
-        if tokenizer.len() != spec.vocab {
-            let (names, rows) = (tokenizer.len(), spec.vocab);
+        // before the weights are read, which can take minutes
+        let (names, rows) = (tokenizer.len(), crate::arch::spec(catalogue)?.vocab);
+        if names != rows {
             let problem = format!("the vocabulary has {names} tokens, the embedding {rows} rows");
             return Err(catalogue.meta.error("tokenizer.ggml.tokens", problem));
         }
+        let (spec, runner) = load(catalogue, options, progress)?;
         let info = ModelInfo::new(catalogue, spec, &runner, start.elapsed())?;
         let (commands, inbox) = bounded(QUEUE);
         let closed = Arc::new(AtomicBool::new(false));

@@ -3,8 +3,8 @@
 //!     cargo bench --bench cpu_kernels               all formats, 1, 4 and 16 activation rows
 //!     cargo bench --bench cpu_kernels -- Q4_K       one format
 //!
-//! The matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
-//! only reads as much. `AIR_CPU` chooses the instruction set; the threads are the machine's.
+//! In `cpu` the matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
+//! only reads as much. In `core` it is 2 MiB and one thread works: what the kernel itself takes. `AIR_CPU` chooses the instruction set; the threads are the machine's.
 
 use air_rs::hal::cpu::{Cpu, CpuOptions};
 use air_rs::hal::{Backend, Batch, Bindings, KvLayout, Reservation, Row, WeightDesc};
@@ -15,6 +15,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 const BYTES: usize = 256 << 20;
+const CACHED: usize = 2 << 20;
 const COLS: usize = 4096;
 
 /// Bytes that are well formed in every format; what they decode to does not matter for the time.
@@ -29,8 +30,8 @@ fn fill(first: usize, out: &mut [u8]) {
 }
 
 /// Products of `batch` rows with one matrix of the format, ready to launch.
-fn product(format: &'static Format, batch: usize) -> impl FnMut() {
-    let rows = BYTES / format.row_bytes(COLS);
+fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOptions) -> impl FnMut() {
+    let rows = bytes / format.row_bytes(COLS);
     let carry = |name, width| Carry { name, width, ty: Type::F32, rows: RowSet::All };
     let carries = [carry("x", COLS), carry("y", rows)];
     let mut b = Builder::new("product", &carries);
@@ -39,7 +40,7 @@ fn product(format: &'static Format, batch: usize) -> impl FnMut() {
     b.op(Op::MatMul { x, weight, bias: None, out });
     let program = b.finish();
 
-    let mut cpu = Cpu::new(CpuOptions::default()).expect("the backend starts");
+    let mut cpu = Cpu::new(options).expect("the backend starts");
     let desc = WeightDesc { name: "w", format, cols: COLS, rows, experts: 1, matrix: true };
     let load = |first: usize, out: &mut [u8]| {
         fill(first, out);
@@ -72,23 +73,20 @@ fn read(words: &[u64]) -> u64 {
     })
 }
 
-fn kernels(c: &mut Criterion) {
-    let mut group = c.benchmark_group("cpu");
+/// All formats and batches over matrices of a size.
+fn formats(c: &mut Criterion, name: &str, size: usize, options: fn() -> CpuOptions) {
+    let mut group = c.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
-    group.throughput(Throughput::Bytes(BYTES as u64));
-    let words = vec![1u64; BYTES / 8];
-    group.bench_function("memory", |b| b.iter(|| read(black_box(&words))));
-    drop(words);
     for format in FORMATS {
         for batch in [1, 4, 16] {
-            let bytes = BYTES / format.row_bytes(COLS) * format.row_bytes(COLS);
+            let bytes = size / format.row_bytes(COLS) * format.row_bytes(COLS);
             group.throughput(Throughput::Bytes(bytes as u64));
             // The matrix is made when the benchmark is selected, not before.
             group.bench_function(format!("{}/{batch}", format.name), |b| {
                 b.iter_custom({
                     let mut run: Option<Box<dyn FnMut()>> = None;
                     move |n| {
-                        let run = run.get_or_insert_with(|| Box::new(product(format, batch)));
+                        let run = run.get_or_insert_with(|| Box::new(product(format, batch, size, options())));
                         let start = std::time::Instant::now();
                         (0..n).for_each(|_| run());
                         start.elapsed()
@@ -98,6 +96,17 @@ fn kernels(c: &mut Criterion) {
         }
     }
     group.finish();
+}
+
+fn kernels(c: &mut Criterion) {
+    formats(c, "core", CACHED, || CpuOptions { threads: Some(1), ..CpuOptions::default() });
+    let mut group = c.benchmark_group("cpu");
+    group.sample_size(10).throughput(Throughput::Bytes(BYTES as u64));
+    let words = vec![1u64; BYTES / 8];
+    group.bench_function("memory", |b| b.iter(|| read(black_box(&words))));
+    group.finish();
+    drop(words);
+    formats(c, "cpu", BYTES, CpuOptions::default);
 }
 
 criterion_group!(benches, kernels);

@@ -23,16 +23,21 @@ pub trait Block: Copy + Send + Sync + 'static {
     const LEN: usize;
     /// The blocks of this kind among a job's activations.
     fn of<'a>(x: &Activations<'a>) -> &'a [Self];
-    /// All zeros.
-    const ZERO: Self;
+    /// All zeros, with this scale.
+    fn zero(scale: f32) -> Self;
     /// Elements `4i .. 4i + 4` as the bytes of a word.
     fn word(&self, i: usize) -> i32;
-    /// Minus the sum of the i-th `len` elements; `len` is 16 or 32.
-    fn minus_sum(&self, i: usize, len: usize) -> i32;
+    /// Minus the sum of all integers, times 1, 8, 16 or 128.
+    fn minus_sum(&self, times: i32) -> i32;
+    /// Minus the sums of two parts of `len` (16 or 32) integers, in the halves of a word: of each four parts, pair `2k`
+    /// has the first and the third, pair `2k + 1` the second and the fourth, as bytes fall out of a word under a mask.
+    fn pair(&self, i: usize, len: usize) -> i32;
     /// Scale.
     fn scale(&self) -> f32;
-    /// The integers and the sums of each 16 of them, to fill in, and the scale.
-    fn parts(&mut self) -> (&mut [u8], &mut [i32], &mut f32);
+    /// The integers, to fill in.
+    fn integers(&mut self) -> &mut [u8];
+    /// Sets the scale and what follows from minus the sums of each sixteen integers.
+    fn finish(&mut self, minus_sums: &[i32], scale: f32);
 }
 
 /// 32 elements: one cache line.
@@ -40,50 +45,127 @@ pub trait Block: Copy + Send + Sync + 'static {
 #[repr(C, align(64))]
 pub struct Block32 {
     q: [u8; 32],
-    minus_sums: [i32; 2],
+    /// Times 1, 8, 16 and 128: products of the formats start from one of these.
+    minus_sums: [i32; 4],
     scale: f32,
 }
 
-/// 256 elements.
+/// 256 elements: five cache lines.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Block256 {
     q: [u8; 256],
-    minus_sums: [i32; 16],
+    /// Pairs of sums of 16.
+    pairs16: [i32; 8],
+    /// Pairs of sums of 32.
+    pairs32: [i32; 4],
     scale: f32,
 }
 
-macro_rules! block {
-    ($name:ident, $len:literal, $field:ident) => {
-        impl Block for $name {
-            const LEN: usize = $len;
-            const ZERO: Self = $name { q: [0; $len], minus_sums: [0; $len / 16], scale: 0.0 };
-            #[inline(always)]
-            fn of<'a>(x: &Activations<'a>) -> &'a [Self] {
-                x.$field
-            }
-            #[inline(always)]
-            fn word(&self, i: usize) -> i32 {
-                i32::from_le_bytes([self.q[4 * i], self.q[4 * i + 1], self.q[4 * i + 2], self.q[4 * i + 3]])
-            }
-            #[inline(always)]
-            fn minus_sum(&self, i: usize, len: usize) -> i32 {
-                if len == 16 { self.minus_sums[i] } else { self.minus_sums[2 * i] + self.minus_sums[2 * i + 1] }
-            }
-            #[inline(always)]
-            fn scale(&self) -> f32 {
-                self.scale
-            }
-            #[inline(always)]
-            fn parts(&mut self) -> (&mut [u8], &mut [i32], &mut f32) {
-                (&mut self.q, &mut self.minus_sums, &mut self.scale)
-            }
-        }
-    };
+/// Word `i` of bytes.
+#[inline(always)]
+fn word(q: &[u8], i: usize) -> i32 {
+    let (words, _) = q.as_chunks::<4>();
+    i32::from_le_bytes(words[i])
 }
 
-block!(Block32, 32, blocks32);
-block!(Block256, 256, blocks256);
+/// Two numbers below 2^15 in magnitude as the halves of a word.
+fn halves(low: i32, high: i32) -> i32 {
+    low & 0xffff | high << 16
+}
+
+/// The parts of pair `i`.
+const fn parts(i: usize) -> (usize, usize) {
+    let first = i / 2 * 4 + i % 2;
+    (first, first + 2)
+}
+
+impl Block for Block32 {
+    const LEN: usize = 32;
+    #[inline(always)]
+    fn of<'a>(x: &Activations<'a>) -> &'a [Self] {
+        x.blocks32
+    }
+    fn zero(scale: f32) -> Self {
+        Block32 { q: [0; 32], minus_sums: [0; 4], scale }
+    }
+    #[inline(always)]
+    fn word(&self, i: usize) -> i32 {
+        word(&self.q, i)
+    }
+    #[inline(always)]
+    fn minus_sum(&self, times: i32) -> i32 {
+        match times {
+            1 => self.minus_sums[0],
+            8 => self.minus_sums[1],
+            16 => self.minus_sums[2],
+            _ => self.minus_sums[3],
+        }
+    }
+    #[inline(always)]
+    fn pair(&self, _: usize, _: usize) -> i32 {
+        self.minus_sums[0] & 0xffff
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        self.scale
+    }
+    #[inline(always)]
+    fn integers(&mut self) -> &mut [u8] {
+        &mut self.q
+    }
+    #[inline(always)]
+    fn finish(&mut self, minus_sums: &[i32], scale: f32) {
+        let n = minus_sums[0] + minus_sums[1];
+        *self = Block32 { q: self.q, minus_sums: [n, 8 * n, 16 * n, 128 * n], scale };
+    }
+}
+
+impl Block for Block256 {
+    const LEN: usize = 256;
+    #[inline(always)]
+    fn of<'a>(x: &Activations<'a>) -> &'a [Self] {
+        x.blocks256
+    }
+    fn zero(scale: f32) -> Self {
+        Block256 { q: [0; 256], pairs16: [0; 8], pairs32: [0; 4], scale }
+    }
+    #[inline(always)]
+    fn word(&self, i: usize) -> i32 {
+        word(&self.q, i)
+    }
+    #[inline(always)]
+    fn minus_sum(&self, times: i32) -> i32 {
+        self.pairs32.iter().map(|&p| i32::from(p as i16) + (p >> 16)).sum::<i32>() * times
+    }
+    #[inline(always)]
+    fn pair(&self, i: usize, len: usize) -> i32 {
+        if len == 16 { self.pairs16[i] } else { self.pairs32[i] }
+    }
+    #[inline(always)]
+    fn scale(&self) -> f32 {
+        self.scale
+    }
+    #[inline(always)]
+    fn integers(&mut self) -> &mut [u8] {
+        &mut self.q
+    }
+    #[inline(always)]
+    fn finish(&mut self, minus_sums: &[i32], scale: f32) {
+        for (i, pair) in self.pairs16.iter_mut().enumerate() {
+            let (a, b) = parts(i);
+            *pair = halves(minus_sums[a], minus_sums[b]);
+        }
+        for (i, pair) in self.pairs32.iter_mut().enumerate() {
+            let (a, b) = parts(i);
+            *pair = halves(
+                minus_sums[2 * a] + minus_sums[2 * a + 1],
+                minus_sums[2 * b] + minus_sums[2 * b + 1],
+            );
+        }
+        self.scale = scale;
+    }
+}
 
 /// Where the blocks of one row go: block c at `start + c * stride`.
 #[derive(Debug, Clone, Copy)]
@@ -121,15 +203,14 @@ fn quantise_block<S: Simd, B: Block>(s: S, x: &[f32], out: &mut B) {
         bits = bits.max(lane.to_bits() as i32);
     }
     if !(TINY..INFINITY).contains(&bits) {
-        *out = B::ZERO;
-        *out.parts().2 = if bits < TINY { 0.0 } else { f32::NAN };
+        *out = B::zero(if bits < TINY { 0.0 } else { f32::NAN });
         return;
     }
     let top = f32::from_bits(bits as u32);
     let inverse = s.splat(127.0 / top);
-    let (q, minus_sums, scale) = out.parts();
-    *scale = top / 127.0;
-    for (i, minus_sum) in minus_sums.iter_mut().enumerate() {
+    let q = out.integers();
+    let mut minus_sums = [0; 16];
+    for (i, minus_sum) in minus_sums[..B::LEN / LANES].iter_mut().enumerate() {
         s.store_i8(s.round(s.mul(s.load(x, i * LANES), inverse)), q, i * LANES);
         let mut total = 0;
         for &b in &q[i * LANES..][..LANES] {
@@ -137,4 +218,5 @@ fn quantise_block<S: Simd, B: Block>(s: S, x: &[f32], out: &mut B) {
         }
         *minus_sum = -total;
     }
+    out.finish(&minus_sums, top / 127.0);
 }

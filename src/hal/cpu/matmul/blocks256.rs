@@ -6,8 +6,8 @@
 #![expect(clippy::needless_range_loop, reason = "an index runs through several arrays of lanes at once")]
 
 use super::super::activation::Block256;
-use super::blocks32::NON_LINEAR;
-use super::{IntFormat, LANES, Simd};
+use super::blocks32::{NON_LINEAR, entries};
+use super::{IntFormat, LANES, Simd, Words, two};
 
 /// Byte `i` of each word, as an integer.
 #[inline(always)]
@@ -23,21 +23,35 @@ fn spread<S: Simd>(s: S, words: S::I, offset: i32, out: &mut [S::I]) {
     }
 }
 
-/// The 6-bit scales (`which` 0) or minima (1) of eight sub-blocks, packed in three words at `at`.
+/// Bytes of each word as pairs of halves: the first and the third, the second and the fourth.
 #[inline(always)]
-fn six_bits<S: Simd>(s: S, p: &[u8], at: usize, which: usize, out: &mut [S::I; 16]) {
+fn pairs<S: Simd>(s: S, words: S::I, out: &mut [S::I]) {
+    let mask = s.isplat(0x00ff_00ff);
+    out[0] = s.and(words, mask);
+    out[1] = s.and(s.shr(words, 8), mask);
+}
+
+/// The 6-bit scales (`which` 0) or minima (1) of sub-blocks 0 to 3 and 4 to 7, packed in three words at `at`.
+#[inline(always)]
+fn six_bits<S: Simd>(s: S, p: &[u8], at: usize, which: usize) -> [S::I; 2] {
     let word = s.iload(p, at + which * 64);
     let low = s.shr(s.iload(p, at + 128), 4 * which as u32);
     let high = s.and(s.shr(word, 2), s.isplat(0x3030_3030));
-    spread(s, s.and(word, s.isplat(0x3f3f_3f3f)), 0, &mut out[..4]);
-    spread(s, s.or(s.and(low, s.isplat(0x0f0f_0f0f)), high), 0, &mut out[4..]);
+    [s.and(word, s.isplat(0x3f3f_3f3f)), s.or(s.and(low, s.isplat(0x0f0f_0f0f)), high)]
 }
 
-/// Elements `4j..` of sub-block `sub` (of 32) out of nibbles at `at`: pairs of sub-blocks share 32 bytes.
+/// Elements `4j..` of two sub-blocks of 32 whose nibbles share bytes at `at`.
 #[inline(always)]
-fn nibbles<S: Simd>(s: S, p: &[u8], at: usize, sub: usize, j: usize) -> S::I {
-    let word = s.iload(p, at + (sub / 2 * 8 + j) * 64);
-    s.and(s.shr(word, 4 * (sub as u32 % 2)), s.isplat(0x0f0f_0f0f))
+fn nibbles<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> [S::I; 2] {
+    let word = s.iload(p, at + j * 64);
+    let mask = s.isplat(0x0f0f_0f0f);
+    [s.and(word, mask), s.and(s.shr(word, 4), mask)]
+}
+
+/// The sub-block (of 16) that is quarter `way` of a half: a set is the even or the odd ones of a half.
+#[inline(always)]
+fn quarters(set: usize, way: usize) -> usize {
+    set / 2 * 8 + set % 2 + 2 * way
 }
 
 /// `block_q4_K`
@@ -46,11 +60,13 @@ impl IntFormat for Q4K {
     type X = Block256;
     const BYTES: usize = 144 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 8;
+    const WAYS: usize = 2;
     const SCALED: bool = true;
     const MINIMA: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
-        nibbles(s, p, 16 * LANES, sub, j)
+    fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
+        two(nibbles(s, p, 16 * LANES + set * 512, j))
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -62,11 +78,15 @@ impl IntFormat for Q4K {
     }
     #[inline(always)]
     fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
-        six_bits(s, p, 4 * LANES, 0, out);
+        let [first, last] = six_bits(s, p, 4 * LANES, 0);
+        spread(s, first, 0, &mut out[..4]);
+        spread(s, last, 0, &mut out[4..]);
     }
     #[inline(always)]
-    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
-        six_bits(s, p, 4 * LANES, 1, out);
+    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 8]) {
+        let [first, last] = six_bits(s, p, 4 * LANES, 1);
+        pairs(s, first, &mut out[..2]);
+        pairs(s, last, &mut out[2..]);
     }
 }
 
@@ -76,13 +96,17 @@ impl IntFormat for Q5K {
     type X = Block256;
     const BYTES: usize = 176 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 8;
+    const WAYS: usize = 2;
     const SCALED: bool = true;
     const MINIMA: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
-        let high = s.shr(s.iload(p, 16 * LANES + j * 64), sub as u32);
-        let high = s.shl(s.and(high, s.isplat(0x0101_0101)), 4);
-        s.or(nibbles(s, p, 48 * LANES, sub, j), high)
+    fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
+        let [low, high] = nibbles(s, p, 48 * LANES + set * 512, j);
+        // The two bits of this set, as bits 4 and 5 of each byte.
+        let fifth = s.shl(s.shr(s.iload(p, 16 * LANES + j * 64), 2 * set as u32), 4);
+        let mask = s.isplat(0x1010_1010);
+        two([s.or(low, s.and(fifth, mask)), s.or(high, s.and(s.shr(fifth, 1), mask))])
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -94,11 +118,15 @@ impl IntFormat for Q5K {
     }
     #[inline(always)]
     fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
-        six_bits(s, p, 4 * LANES, 0, out);
+        let [first, last] = six_bits(s, p, 4 * LANES, 0);
+        spread(s, first, 0, &mut out[..4]);
+        spread(s, last, 0, &mut out[4..]);
     }
     #[inline(always)]
-    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
-        six_bits(s, p, 4 * LANES, 1, out);
+    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 8]) {
+        let [first, last] = six_bits(s, p, 4 * LANES, 1);
+        pairs(s, first, &mut out[..2]);
+        pairs(s, last, &mut out[2..]);
     }
 }
 
@@ -108,16 +136,27 @@ impl IntFormat for Q6K {
     type X = Block256;
     const BYTES: usize = 210 * LANES;
     const SUB: usize = 16;
+    const RUN: usize = 4;
+    const WAYS: usize = 4;
     const SCALED: bool = true;
     const OFFSET: i32 = 32;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
-        let (half, quarter, word) = (sub / 8, sub % 8 / 2, sub % 2 * 4 + j);
-        let low = s.iload(p, (half * 16 + quarter % 2 * 8 + word) * 64);
-        let low = s.and(s.shr(low, 4 * (quarter as u32 / 2)), s.isplat(0x0f0f_0f0f));
+    fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
+        let (half, word) = (set / 2, set % 2 * 4 + j);
+        let nibble = s.isplat(0x0f0f_0f0f);
+        let (a, b) = (s.iload(p, (half * 16 + word) * 64), s.iload(p, (half * 16 + 8 + word) * 64));
         let high = s.iload(p, 128 * LANES + (half * 8 + word) * 64);
-        let high = s.and(s.shr(high, 2 * quarter as u32), s.isplat(0x0303_0303));
-        s.or(low, s.shl(high, 4))
+        let top = s.isplat(0x3030_3030);
+        [
+            s.or(s.and(a, nibble), s.and(s.shl(high, 4), top)),
+            s.or(s.and(b, nibble), s.and(s.shl(high, 2), top)),
+            s.or(s.and(s.shr(a, 4), nibble), s.and(high, top)),
+            s.or(s.and(s.shr(b, 4), nibble), s.and(s.shr(high, 2), top)),
+        ]
+    }
+    #[inline(always)]
+    fn run(set: usize, way: usize) -> usize {
+        quarters(set, way)
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -133,11 +172,12 @@ impl IntFormat for Q6K {
     }
 }
 
-/// Elements `4j..` of sub-block `sub` (of 16) out of bit pairs at `at`: 128 elements share 32 bytes.
+/// Elements `4j..` of four sub-blocks of 16 that share bit pairs at `at`.
 #[inline(always)]
-fn bit_pairs<S: Simd>(s: S, p: &[u8], at: usize, sub: usize, j: usize) -> S::I {
-    let word = s.iload(p, at + (sub / 8 * 8 + sub % 2 * 4 + j) * 64);
-    s.and(s.shr(word, 2 * (sub as u32 % 8 / 2)), s.isplat(0x0303_0303))
+fn bit_pairs<S: Simd>(s: S, p: &[u8], at: usize, set: usize, j: usize) -> [S::I; 4] {
+    let word = s.iload(p, at + (set / 2 * 8 + set % 2 * 4 + j) * 64);
+    let mask = s.isplat(0x0303_0303);
+    [s.and(word, mask), s.and(s.shr(word, 2), mask), s.and(s.shr(word, 4), mask), s.and(s.shr(word, 6), mask)]
 }
 
 /// `block_q2_K`
@@ -146,11 +186,17 @@ impl IntFormat for Q2K {
     type X = Block256;
     const BYTES: usize = 84 * LANES;
     const SUB: usize = 16;
+    const RUN: usize = 4;
+    const WAYS: usize = 4;
     const SCALED: bool = true;
     const MINIMA: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
-        bit_pairs(s, p, 16 * LANES, sub, j)
+    fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
+        bit_pairs(s, p, 16 * LANES, set, j)
+    }
+    #[inline(always)]
+    fn run(set: usize, way: usize) -> usize {
+        quarters(set, way)
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -167,9 +213,9 @@ impl IntFormat for Q2K {
         }
     }
     #[inline(always)]
-    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
+    fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 8]) {
         for i in 0..4 {
-            spread(s, s.and(s.shr(s.iload(p, i * 64), 4), s.isplat(0x0f0f_0f0f)), 0, &mut out[4 * i..]);
+            pairs(s, s.and(s.shr(s.iload(p, i * 64), 4), s.isplat(0x0f0f_0f0f)), &mut out[2 * i..]);
         }
     }
 }
@@ -180,13 +226,26 @@ impl IntFormat for Q3K {
     type X = Block256;
     const BYTES: usize = 110 * LANES;
     const SUB: usize = 16;
+    const RUN: usize = 4;
+    const WAYS: usize = 4;
     const SCALED: bool = true;
     const OFFSET: i32 = 4;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
-        let mask = s.shr(s.iload(p, (sub % 2 * 4 + j) * 64), sub as u32 / 2);
-        let high = s.shl(s.and(mask, s.isplat(0x0101_0101)), 2);
-        s.or(bit_pairs(s, p, 32 * LANES, sub, j), high)
+    fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
+        let [a, b, c, d] = bit_pairs(s, p, 32 * LANES, set, j);
+        // Four masks of this half, at bits 0 to 3 of each byte.
+        let masks = s.shr(s.iload(p, (set % 2 * 4 + j) * 64), set as u32 / 2 * 4);
+        let four = s.isplat(0x0404_0404);
+        [
+            s.or(a, s.and(s.shl(masks, 2), four)),
+            s.or(b, s.and(s.shl(masks, 1), four)),
+            s.or(c, s.and(masks, four)),
+            s.or(d, s.and(s.shr(masks, 1), four)),
+        ]
+    }
+    #[inline(always)]
+    fn run(set: usize, way: usize) -> usize {
+        quarters(set, way)
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -209,14 +268,14 @@ impl IntFormat for Iq4Xs {
     type X = Block256;
     const BYTES: usize = 136 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 4;
+    const WAYS: usize = 2;
     const SCALED: bool = true;
     const SIGNED: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I {
+    fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
         // Unlike in Q4_K, a sub-block has its own 16 bytes: low nibbles first, then high ones.
-        let word = s.iload(p, 8 * LANES + (sub * 4 + j % 4) * 64);
-        let nibbles = s.and(s.shr(word, 4 * (j as u32 / 4)), s.isplat(0x0f0f_0f0f));
-        s.signed_weight(s.lookup(nibbles, &NON_LINEAR))
+        two(entries(s, nibbles(s, p, 8 * LANES + set * 256, j), &NON_LINEAR))
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {

@@ -4,22 +4,35 @@
 //! 16 to 31. Layouts: ggml's `block_q4_0` and so on; MXFP4 after the OCP microscaling specification.
 
 use super::super::activation::Block32;
-use super::{IntFormat, LANES, Simd};
+use super::{IntFormat, LANES, Simd, Words, two};
 
-/// Elements `4j..` of thirty-two nibbles that begin at `at`.
+/// Elements `4j..` and `16 + 4j..` of thirty-two nibbles that begin at `at`.
 #[inline(always)]
-fn nibbles<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> S::I {
-    let word = s.iload(p, at + j % 4 * 64);
-    s.and(if j < 4 { word } else { s.shr(word, 4) }, s.isplat(0x0f0f_0f0f))
+fn nibbles<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> [S::I; 2] {
+    let word = s.iload(p, at + j * 64);
+    let mask = s.isplat(0x0f0f_0f0f);
+    [s.and(word, mask), s.and(s.shr(word, 4), mask)]
 }
 
-/// The fifth bits of elements `4j..` out of a word of 32 at `at`, each at bit 4 of its byte.
+/// Their fifth bits out of a word of 32 at `at`, set over the nibbles.
 #[inline(always)]
-fn fifth_bits<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> S::I {
-    let bits = s.and(s.shr(s.iload(p, at), 4 * j as u32), s.isplat(0xf));
+fn with_fifth_bits<S: Simd>(s: S, p: &[u8], at: usize, j: usize, [low, high]: [S::I; 2]) -> [S::I; 2] {
+    let bits = s.iload(p, at);
+    [s.or(low, fifths(s, s.shr(bits, 4 * j as u32))), s.or(high, fifths(s, s.shr(bits, 16 + 4 * j as u32)))]
+}
+
+/// Four bits of each word, each at bit 4 of a byte.
+#[inline(always)]
+fn fifths<S: Simd>(s: S, bits: S::I) -> S::I {
     // Bit i to bit 8i: four copies at distances of 7 bits, whose other bits fall away.
-    let spread = s.imul(bits, s.isplat(1 | 1 << 7 | 1 << 14 | 1 << 21));
-    s.shl(s.and(spread, s.isplat(0x0101_0101)), 4)
+    let copies = s.imul(s.and(bits, s.isplat(0xf)), s.isplat(1 | 1 << 7 | 1 << 14 | 1 << 21));
+    s.shl(s.and(copies, s.isplat(0x0101_0101)), 4)
+}
+
+/// The codebook's entries of nibbles, as a signed dot wants them.
+#[inline(always)]
+pub fn entries<S: Simd>(s: S, [low, high]: [S::I; 2], table: &[i8; 16]) -> [S::I; 2] {
+    [s.signed_weight(s.lookup(low, table)), s.signed_weight(s.lookup(high, table))]
 }
 
 /// `block_q4_0`
@@ -28,10 +41,12 @@ impl IntFormat for Q4_0 {
     type X = Block32;
     const BYTES: usize = 18 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 4;
+    const WAYS: usize = 2;
     const OFFSET: i32 = 8;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
-        nibbles(s, p, 2 * LANES, j)
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> Words<S> {
+        two(nibbles(s, p, 2 * LANES, j))
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -45,10 +60,12 @@ impl IntFormat for Q4_1 {
     type X = Block32;
     const BYTES: usize = 20 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 4;
+    const WAYS: usize = 2;
     const MINIMA: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
-        nibbles(s, p, 4 * LANES, j)
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> Words<S> {
+        two(nibbles(s, p, 4 * LANES, j))
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -66,10 +83,12 @@ impl IntFormat for Q5_0 {
     type X = Block32;
     const BYTES: usize = 22 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 4;
+    const WAYS: usize = 2;
     const OFFSET: i32 = 16;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
-        s.or(nibbles(s, p, 6 * LANES, j), fifth_bits(s, p, 2 * LANES, j))
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> Words<S> {
+        two(with_fifth_bits(s, p, 2 * LANES, j, nibbles(s, p, 6 * LANES, j)))
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -83,10 +102,12 @@ impl IntFormat for Q5_1 {
     type X = Block32;
     const BYTES: usize = 24 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 4;
+    const WAYS: usize = 2;
     const MINIMA: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
-        s.or(nibbles(s, p, 8 * LANES, j), fifth_bits(s, p, 4 * LANES, j))
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> Words<S> {
+        two(with_fifth_bits(s, p, 4 * LANES, j, nibbles(s, p, 8 * LANES, j)))
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -110,10 +131,13 @@ impl IntFormat for Q8_0 {
     type X = Block32;
     const BYTES: usize = 34 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 4;
+    const WAYS: usize = 2;
     const SIGNED: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
-        s.signed_weight(s.iload(p, 2 * LANES + j * 64))
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> Words<S> {
+        let (low, high) = (s.iload(p, 2 * LANES + j * 64), s.iload(p, 2 * LANES + (4 + j) * 64));
+        two([s.signed_weight(low), s.signed_weight(high)])
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -130,10 +154,12 @@ impl IntFormat for Iq4Nl {
     type X = Block32;
     const BYTES: usize = 18 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 4;
+    const WAYS: usize = 2;
     const SIGNED: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
-        s.signed_weight(s.lookup(nibbles(s, p, 2 * LANES, j), &NON_LINEAR))
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> Words<S> {
+        two(entries(s, nibbles(s, p, 2 * LANES, j), &NON_LINEAR))
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
@@ -147,11 +173,13 @@ impl IntFormat for Mxfp4 {
     type X = Block32;
     const BYTES: usize = 17 * LANES;
     const SUB: usize = 32;
+    const RUN: usize = 4;
+    const WAYS: usize = 2;
     const SIGNED: bool = true;
     #[inline(always)]
-    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> S::I {
+    fn quants<S: Simd>(s: S, p: &[u8], _: usize, j: usize) -> Words<S> {
         const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
-        s.signed_weight(s.lookup(nibbles(s, p, LANES, j), &E2M1))
+        two(entries(s, nibbles(s, p, LANES, j), &E2M1))
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {

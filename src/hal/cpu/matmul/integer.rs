@@ -1,12 +1,24 @@
 //! Integer products: the one kernel of all quantised formats.
 //!
-//! One activation row is served straight from the weights. More rows go in tiles of eight, four, two and one
-//! over a block that was unpacked to the first-level cache, so that unpacking and reading weights are paid
-//! once. Both ways compute every output by the same operations in the same order.
+//! Bytes of weights are read and unpacked once. A format says which *runs* of a block come out of the same bytes (the
+//! low and the high nibbles, the four bit pairs), and the kernel keeps one sum for each of them, so that a word is
+//! loaded once and several independent sums run side by side. Up to four activation rows are served straight from
+//! the weights; more rows go in tiles of eight, four, two and one over a few blocks that were unpacked to the
+//! nearest cache. Offsets and minima cost a product of pairs for two sub-blocks, because activations carry minus their
+//! sums. All ways compute every output by the same exact integers and the same float operations in the same order.
 
 use super::super::activation::Block;
 use super::{LANES, Pair, Simd, Sums, Task};
 use std::marker::PhantomData;
+
+/// The words of up to four runs.
+pub type Words<S> = [<S as Simd>::I; 4];
+
+/// The words of two runs.
+#[inline(always)]
+pub fn two<I: Copy>([a, b]: [I; 2]) -> [I; 4] {
+    [a, b, b, b]
+}
 
 /// How sixteen interleaved rows of a block yield integers. `p` is a block column: `BYTES` bytes.
 pub trait IntFormat: 'static {
@@ -16,200 +28,340 @@ pub trait IntFormat: 'static {
     const BYTES: usize;
     /// Elements that share a sub-scale: 16 or 32.
     const SUB: usize;
+    /// Words (of four consecutive elements) of a run: 4 or 8, and not more than a sub-block has.
+    const RUN: usize;
+    /// Runs that come out of the same bytes, at most 4: a set.
+    const WAYS: usize;
     /// Whether sub-blocks have scales (else one sub-block is the block).
     const SCALED: bool = false;
     /// Whether integers are signed bytes; else they are in `0 ..= 127`.
     const SIGNED: bool = false;
-    /// Stored integers are this much too large.
+    /// Stored integers are this much too large: 0, 4, 8, 16 or 32.
     const OFFSET: i32 = 0;
     /// Whether there are minima.
     const MINIMA: bool = false;
 
-    /// Elements `4j .. 4j + 4` of sub-block `sub`: four bytes of each row (as `Simd::dot` or `dot_signed` want them).
-    fn quants<S: Simd>(s: S, p: &[u8], sub: usize, j: usize) -> S::I;
+    /// Word `j` of each run of a set: four bytes of each row (as `Simd::dot` or `dot_signed` want them).
+    fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S>;
+    /// Which run of the block is run `way` of a set.
+    #[inline(always)]
+    fn run(set: usize, way: usize) -> usize {
+        set * Self::WAYS + way
+    }
     /// Scale of the block.
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F;
     /// Scale of the minima.
+    #[inline(always)]
     fn min_scale<S: Simd>(s: S, _: &[u8]) -> S::F {
         s.splat(0.0)
     }
     /// Scales of the sub-blocks.
+    #[inline(always)]
     fn sub_scales<S: Simd>(_: S, _: &[u8], _: &mut [S::I; 16]) {}
-    /// Minima of the sub-blocks.
-    fn sub_minima<S: Simd>(_: S, _: &[u8], _: &mut [S::I; 16]) {}
-}
-
-/// What a tile reads: a packed block, or one that was unpacked.
-trait Source<S: Simd, F: IntFormat> {
-    fn quants(&self, s: S, sub: usize, j: usize) -> S::I;
-}
-
-struct Packed<'a>(&'a [u8]);
-
-impl<S: Simd, F: IntFormat> Source<S, F> for Packed<'_> {
+    /// Minima of the sub-blocks, in pairs as `Block::pair` has them.
     #[inline(always)]
-    fn quants(&self, s: S, sub: usize, j: usize) -> S::I {
-        F::quants(s, self.0, sub, j)
+    fn sub_minima<S: Simd>(_: S, _: &[u8], _: &mut [S::I; 8]) {}
+}
+
+/// What stored integers are too large by, under an instruction set that wants signed bytes biased or not.
+#[inline(always)]
+fn excess<S: Simd, F: IntFormat>() -> i32 {
+    if F::SIGNED && S::BIASED { 128 } else { F::OFFSET }
+}
+
+/// Scales and minima of the sub-blocks of sixteen rows.
+struct Subs<S: Simd> {
+    scales: [S::I; 16],
+    /// The scales in pairs, for what the excess of the integers adds.
+    pairs: [S::I; 8],
+    minima: [S::I; 8],
+}
+
+impl<S: Simd> Subs<S> {
+    #[inline(always)]
+    fn zero(s: S) -> Self {
+        let zero = s.isplat(0);
+        Subs { scales: [zero; 16], pairs: [zero; 8], minima: [zero; 8] }
+    }
+
+    #[inline(always)]
+    fn read<F: IntFormat>(&mut self, s: S, p: &[u8]) {
+        if !F::SCALED {
+            return;
+        }
+        F::sub_scales(s, p, &mut self.scales);
+        F::sub_minima(s, p, &mut self.minima);
+        if excess::<S, F>() != 0 {
+            for i in 0..F::X::LEN / F::SUB / 2 {
+                let (a, b) = (self.scales[i / 2 * 4 + i % 2], self.scales[i / 2 * 4 + i % 2 + 2]);
+                self.pairs[i] = s.or(s.and(a, s.isplat(0xffff)), s.shl(b, 16));
+            }
+        }
     }
 }
 
-/// A block of sixteen rows, unpacked.
-struct Unpacked<S: Simd>([S::I; 64]);
-
-impl<S: Simd, F: IntFormat> Source<S, F> for Unpacked<S> {
-    #[inline(always)]
-    fn quants(&self, _: S, sub: usize, j: usize) -> S::I {
-        self.0[sub * (F::SUB / 4) + j]
-    }
-}
-
-/// Scales and minima of a block of sixteen rows.
-struct Head<S: Simd, F: IntFormat> {
+/// What a block's products need beside the integers.
+struct Head<'a, S: Simd, F: IntFormat> {
     scale: S::F,
     min_scale: S::F,
-    sub_scales: [S::I; 16],
-    sub_minima: [S::I; 16],
+    subs: &'a Subs<S>,
     format: PhantomData<F>,
 }
 
-impl<S: Simd, F: IntFormat> Head<S, F> {
+impl<'a, S: Simd, F: IntFormat> Head<'a, S, F> {
     #[inline(always)]
-    fn new(s: S, p: &[u8]) -> Self {
-        let zero = [s.isplat(0); 16];
-        let scale = F::scale(s, p);
-        let min_scale = F::min_scale(s, p);
-        let mut head = Head { scale, min_scale, sub_scales: zero, sub_minima: zero, format: PhantomData };
-        F::sub_scales(s, p, &mut head.sub_scales);
-        F::sub_minima(s, p, &mut head.sub_minima);
-        head
+    fn new(scale: S::F, min_scale: S::F, subs: &'a Subs<S>) -> Self {
+        Head { scale, min_scale, subs, format: PhantomData }
+    }
+
+    /// The sum that a block's products start from: what the excess of the integers takes away.
+    #[inline(always)]
+    fn start(&self, s: S, x: &F::X) -> S::I {
+        let times = excess::<S, F>();
+        if times == 0 || !F::SCALED {
+            return s.isplat(if times == 0 { 0 } else { x.minus_sum(times) });
+        }
+        let mut sum = s.isplat(0);
+        for i in 0..F::X::LEN / F::SUB / 2 {
+            sum = s.dot_pairs(sum, self.subs.pairs[i], x.pair(i, F::SUB));
+        }
+        s.shl(sum, times.trailing_zeros())
+    }
+
+    /// Adds a block's exact sum, and that of its minima, to an output.
+    #[inline(always)]
+    fn finish(&self, s: S, x: &F::X, sum: S::I, acc: S::F) -> S::F {
+        let d = s.splat(x.scale());
+        let acc = s.fma(s.to_f32(sum), s.mul(self.scale, d), acc);
+        if !F::MINIMA {
+            return acc;
+        }
+        let mut minima = s.isplat(if F::SCALED { 0 } else { x.minus_sum(1) });
+        if F::SCALED {
+            for i in 0..F::X::LEN / F::SUB / 2 {
+                minima = s.dot_pairs(minima, self.subs.minima[i], x.pair(i, F::SUB));
+            }
+        }
+        s.fma(s.to_f32(minima), s.mul(self.min_scale, d), acc)
     }
 }
 
-/// Adds one block's products with `T` activation rows to their sums.
 #[inline(always)]
-fn add_block<S: Simd, F: IntFormat, const T: usize>(
+fn dot<S: Simd, F: IntFormat>(s: S, acc: S::I, w: S::I, x: i32) -> S::I {
+    if F::SIGNED { s.dot_signed(acc, w, x) } else { s.dot(acc, w, x) }
+}
+
+/// Adds one packed block's products with `T` activation rows to their sums.
+#[inline(always)]
+fn add_packed<S: Simd, F: IntFormat, const T: usize>(
     s: S,
-    source: &impl Source<S, F>,
+    p: &[u8],
     head: &Head<S, F>,
     x: [&F::X; T],
     acc: &mut [S::F; T],
 ) {
     let mut total = [s.isplat(0); T];
-    let mut minima = [s.isplat(0); T];
-    for sub in 0..F::X::LEN / F::SUB {
-        let mut dot = [s.isplat(0); T];
-        for t in 0..T {
-            if F::SIGNED && S::BIASED {
-                dot[t] = s.signed_start(x[t].minus_sum(sub, F::SUB));
-            } else if F::OFFSET != 0 {
-                dot[t] = s.isplat(x[t].minus_sum(sub, F::SUB) * F::OFFSET);
-            }
-        }
-        for j in 0..F::SUB / 4 {
-            let w = source.quants(s, sub, j);
-            for t in 0..T {
-                let word = x[t].word(sub * (F::SUB / 4) + j);
-                dot[t] = if F::SIGNED { s.dot_signed(dot[t], w, word) } else { s.dot(dot[t], w, word) };
-            }
-        }
-        for t in 0..T {
-            total[t] = if F::SCALED { s.iadd(total[t], s.imul(dot[t], head.sub_scales[sub])) } else { dot[t] };
-            if F::MINIMA {
-                let minus_sum = s.isplat(x[t].minus_sum(sub, F::SUB));
-                minima[t] =
-                    if F::SCALED { s.iadd(minima[t], s.imul(minus_sum, head.sub_minima[sub])) } else { minus_sum };
-            }
-        }
-    }
     for t in 0..T {
-        let d = s.splat(x[t].scale());
-        acc[t] = s.fma(s.to_f32(total[t]), s.mul(head.scale, d), acc[t]);
-        if F::MINIMA {
-            acc[t] = s.fma(s.to_f32(minima[t]), s.mul(head.min_scale, d), acc[t]);
-        }
+        total[t] = head.start(s, x[t]);
     }
-}
-
-/// `T` rows' sums in memory, and one unpacked block added to them.
-#[inline(always)]
-fn add_tile<S: Simd, F: IntFormat, const T: usize>(
-    s: S,
-    block: &Unpacked<S>,
-    head: &Head<S, F>,
-    x: &[F::X],
-    pairs: &[Pair],
-    sums: &mut [[f32; LANES]],
-) {
-    let mut rows = [&x[0]; T];
-    let mut acc = [s.splat(0.0); T];
-    for t in 0..T {
-        rows[t] = &x[pairs[t].input as usize];
-        acc[t] = s.load(&sums[t], 0);
-    }
-    add_block(s, block, head, rows, &mut acc);
-    for t in 0..T {
-        s.store(acc[t], &mut sums[t], 0);
-    }
-}
-
-/// Runs a task. Weights stream forward through memory, so the hardware is told a little earlier than it guesses.
-#[inline(always)]
-pub fn multiply_int<S: Simd, F: IntFormat>(s: S, task: &Task, sums: &mut Sums) {
-    let (x, stride) = (F::X::of(&task.x), task.x.rows);
-    for (g, group) in task.weights.chunks_exact(task.group_bytes).enumerate() {
-        if let [pair] = task.pairs {
-            let mut acc = [s.splat(0.0)];
-            for (p, x) in group.chunks_exact(F::BYTES).zip(x.chunks_exact(stride)) {
-                let mut line = 0;
-                while line < F::BYTES {
-                    s.prefetch(p, PREFETCH + line);
-                    line += 64;
+    for set in 0..F::X::LEN / (4 * F::RUN * F::WAYS) {
+        let mut sums = [[s.isplat(0); 4]; T];
+        for j in 0..F::RUN {
+            let w = F::quants(s, p, set, j);
+            for way in 0..F::WAYS {
+                for t in 0..T {
+                    sums[t][way] = dot::<S, F>(s, sums[t][way], w[way], x[t].word(F::run(set, way) * F::RUN + j));
                 }
-                let head = Head::<S, F>::new(s, p);
-                add_block::<S, F, 1>(s, &Packed(p), &head, [&x[pair.input as usize]], &mut acc);
             }
-            task.finish(s, g, pair.output, acc[0]);
-        } else {
-            multiply_rows::<S, F>(s, task, g, group, sums);
         }
+        for t in 0..T {
+            // Runs of one sub-block are added before they are scaled.
+            let runs = if F::SCALED { F::SUB / (4 * F::RUN) } else { F::WAYS };
+            for first in (0..F::WAYS).step_by(runs) {
+                let mut sum = sums[t][first];
+                for way in first + 1..first + runs {
+                    sum = s.iadd(sum, sums[t][way]);
+                }
+                if F::SCALED {
+                    sum = s.imul(sum, head.subs.scales[F::run(set, first) * 4 * F::RUN / F::SUB]);
+                }
+                total[t] = s.iadd(total[t], sum);
+            }
+        }
+    }
+    for t in 0..T {
+        acc[t] = head.finish(s, x[t], total[t], acc[t]);
     }
 }
 
 /// Bytes between the block that is computed and the one that is asked for.
 const PREFETCH: usize = 4096;
 
-/// One group of weight rows for many activation rows.
+/// Products of `T` activation rows straight from the weights.
 #[inline(always)]
-fn multiply_rows<S: Simd, F: IntFormat>(s: S, task: &Task, g: usize, group: &[u8], sums: &mut Sums) {
-    let (x, stride, n) = (F::X::of(&task.x), task.x.rows, task.pairs.len());
-    sums.clear();
-    sums.resize(n, [0.0; LANES]);
-    let mut block = Unpacked::<S>([s.isplat(0); 64]);
-    for (p, x) in group.chunks_exact(F::BYTES).zip(x.chunks_exact(stride)) {
-        let head = Head::<S, F>::new(s, p);
-        for sub in 0..F::X::LEN / F::SUB {
-            for j in 0..F::SUB / 4 {
-                block.0[sub * (F::SUB / 4) + j] = F::quants(s, p, sub, j);
+fn multiply_packed<S: Simd, F: IntFormat, const T: usize>(s: S, task: &Task) {
+    let (x, stride) = (F::X::of(&task.x), task.x.rows);
+    let mut subs = Subs::zero(s);
+    for (g, group) in task.weights.chunks_exact(task.group_bytes).enumerate() {
+        let mut acc = [s.splat(0.0); T];
+        for (p, x) in group.chunks_exact(F::BYTES).zip(x.chunks_exact(stride)) {
+            let mut line = 0;
+            while line < F::BYTES {
+                s.prefetch(p, PREFETCH + line);
+                line += 64;
             }
+            subs.read::<F>(s, p);
+            let head = Head::<S, F>::new(F::scale(s, p), F::min_scale(s, p), &subs);
+            let mut rows = [&x[0]; T];
+            for t in 0..T {
+                rows[t] = &x[task.pairs[t].input as usize];
+            }
+            add_packed::<S, F, T>(s, p, &head, rows, &mut acc);
         }
-        let mut t = 0;
-        while t + 8 <= n {
-            add_tile::<S, F, 8>(s, &block, &head, x, &task.pairs[t..], &mut sums[t..]);
-            t += 8;
-        }
-        if t + 4 <= n {
-            add_tile::<S, F, 4>(s, &block, &head, x, &task.pairs[t..], &mut sums[t..]);
-            t += 4;
-        }
-        if t + 2 <= n {
-            add_tile::<S, F, 2>(s, &block, &head, x, &task.pairs[t..], &mut sums[t..]);
-            t += 2;
-        }
-        if t < n {
-            add_tile::<S, F, 1>(s, &block, &head, x, &task.pairs[t..], &mut sums[t..]);
+        for t in 0..T {
+            task.finish(s, g, task.pairs[t].output, acc[t]);
         }
     }
-    for (pair, sums) in task.pairs.iter().zip(sums) {
-        task.finish(s, g, pair.output, s.load(sums, 0));
+}
+
+/// Runs a task.
+#[inline(always)]
+pub fn multiply_int<S: Simd, F: IntFormat>(s: S, task: &Task, sums: &mut Sums) {
+    match task.pairs.len() {
+        0 => {}
+        1 => multiply_packed::<S, F, 1>(s, task),
+        2 => multiply_packed::<S, F, 2>(s, task),
+        _ => multiply_rows::<S, F>(s, task, sums),
+    }
+}
+
+/// Elements of a row that are unpacked before the activation rows pass: sixteen times as many bytes.
+const STEP: usize = 1024;
+
+/// Blocks of sixteen rows, unpacked.
+struct Unpacked<S: Simd, F: IntFormat> {
+    /// `[block][run][word]`
+    words: [S::I; STEP / 4],
+    scales: [S::F; STEP / 32],
+    min_scales: [S::F; STEP / 32],
+    subs: [Subs<S>; STEP / 256],
+    format: PhantomData<F>,
+}
+
+impl<S: Simd, F: IntFormat> Unpacked<S, F> {
+    /// Words of a block.
+    const WORDS: usize = F::X::LEN / 4;
+
+    #[inline(always)]
+    fn empty(s: S) -> Self {
+        let subs = [Subs::zero(s), Subs::zero(s), Subs::zero(s), Subs::zero(s)];
+        let scales = [s.splat(0.0); STEP / 32];
+        Unpacked { words: [s.isplat(0); STEP / 4], scales, min_scales: scales, subs, format: PhantomData }
+    }
+
+    #[inline(always)]
+    fn read(&mut self, s: S, blocks: &[u8]) {
+        for (b, p) in blocks.chunks_exact(F::BYTES).enumerate() {
+            self.scales[b] = F::scale(s, p);
+            self.min_scales[b] = F::min_scale(s, p);
+            self.subs[b * F::X::LEN / 256].read::<F>(s, p);
+            for set in 0..F::X::LEN / (4 * F::RUN * F::WAYS) {
+                for j in 0..F::RUN {
+                    let w = F::quants(s, p, set, j);
+                    for way in 0..F::WAYS {
+                        self.words[b * Self::WORDS + F::run(set, way) * F::RUN + j] = w[way];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the products of block `b` with `T` activation rows to their sums.
+    #[inline(always)]
+    fn add<const T: usize>(&self, s: S, b: usize, x: [&F::X; T], acc: &mut [S::F; T]) {
+        let subs = &self.subs[b * F::X::LEN / 256];
+        let head = Head::<S, F>::new(self.scales[b], self.min_scales[b], subs);
+        let words = &self.words[b * Self::WORDS..][..Self::WORDS];
+        let mut total = [s.isplat(0); T];
+        for t in 0..T {
+            total[t] = head.start(s, x[t]);
+        }
+        for sub in 0..F::X::LEN / F::SUB {
+            let mut sums = if F::SCALED { [s.isplat(0); T] } else { total };
+            for j in sub * (F::SUB / 4)..(sub + 1) * (F::SUB / 4) {
+                for t in 0..T {
+                    sums[t] = dot::<S, F>(s, sums[t], words[j], x[t].word(j));
+                }
+            }
+            for t in 0..T {
+                total[t] = if F::SCALED { s.iadd(total[t], s.imul(sums[t], head.subs.scales[sub])) } else { sums[t] };
+            }
+        }
+        for t in 0..T {
+            acc[t] = head.finish(s, x[t], total[t], acc[t]);
+        }
+    }
+
+    /// Adds the products of all blocks with `T` rows to their sums in memory. `x` begins with these blocks' columns.
+    #[inline(always)]
+    fn add_tile<const T: usize>(
+        &self,
+        s: S,
+        blocks: usize,
+        x: &[F::X],
+        stride: usize,
+        pairs: &[Pair],
+        sums: &mut [[f32; LANES]],
+    ) {
+        let mut acc = [s.splat(0.0); T];
+        for t in 0..T {
+            acc[t] = s.load(&sums[t], 0);
+        }
+        for b in 0..blocks {
+            let x = &x[b * stride..][..stride];
+            let mut rows = [&x[0]; T];
+            for t in 0..T {
+                rows[t] = &x[pairs[t].input as usize];
+            }
+            self.add(s, b, rows, &mut acc);
+        }
+        for t in 0..T {
+            s.store(acc[t], &mut sums[t], 0);
+        }
+    }
+}
+
+/// Products of many activation rows.
+#[inline(always)]
+fn multiply_rows<S: Simd, F: IntFormat>(s: S, task: &Task, sums: &mut Sums) {
+    let (x, stride, n) = (F::X::of(&task.x), task.x.rows, task.pairs.len());
+    let step = STEP / F::X::LEN;
+    let mut unpacked = Unpacked::<S, F>::empty(s);
+    for (g, group) in task.weights.chunks_exact(task.group_bytes).enumerate() {
+        sums.clear();
+        sums.resize(n, [0.0; LANES]);
+        for (blocks, x) in group.chunks(step * F::BYTES).zip(x.chunks(step * stride)) {
+            unpacked.read(s, blocks);
+            let blocks = blocks.len() / F::BYTES;
+            let mut t = 0;
+            while t + 8 <= n {
+                unpacked.add_tile::<8>(s, blocks, x, stride, &task.pairs[t..], &mut sums[t..]);
+                t += 8;
+            }
+            if t + 4 <= n {
+                unpacked.add_tile::<4>(s, blocks, x, stride, &task.pairs[t..], &mut sums[t..]);
+                t += 4;
+            }
+            if t + 2 <= n {
+                unpacked.add_tile::<2>(s, blocks, x, stride, &task.pairs[t..], &mut sums[t..]);
+                t += 2;
+            }
+            if t < n {
+                unpacked.add_tile::<1>(s, blocks, x, stride, &task.pairs[t..], &mut sums[t..]);
+            }
+        }
+        for (pair, sums) in task.pairs.iter().zip(sums.iter()) {
+            task.finish(s, g, pair.output, s.load(sums, 0));
+        }
     }
 }

@@ -17,6 +17,7 @@ pub use blocks32::{Iq4Nl, Mxfp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub use blocks256::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 pub use float::{Bf16, F16, F32, FloatFormat, multiply_float};
 pub use integer::{IntFormat, multiply_int};
+use integer::{Words, two};
 
 use super::activation::{Block32, Block256};
 use super::simd::{LANES, Simd};

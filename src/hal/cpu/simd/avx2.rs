@@ -214,6 +214,16 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn dot_pairs(self, acc: Self::I, w: Self::I, x: i32) -> Self::I {
+        intrinsic!({
+            let x = _mm256_set1_epi32(x);
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(w[0], x)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(w[1], x)),
+            ]
+        })
+    }
+    #[inline(always)]
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I {
         intrinsic!({
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));

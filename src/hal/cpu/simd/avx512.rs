@@ -171,6 +171,10 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x)))
     }
     #[inline(always)]
+    fn dot_pairs(self, acc: Self::I, w: Self::I, x: i32) -> Self::I {
+        intrinsic!(_mm512_dpwssd_epi32(acc, w, _mm512_set1_epi32(x)))
+    }
+    #[inline(always)]
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I {
         intrinsic!(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v))
     }

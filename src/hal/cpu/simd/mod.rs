@@ -33,7 +33,7 @@ pub trait Simd: Copy {
     type I: Copy;
 
     /// Whether `dot_signed` expects weight bytes with their top bit flipped and a sum that starts at -128 times
-    /// the sum of the other operand (`Simd::signed_start`). The result is the same.
+    /// the sum of the other operand. The result is the same.
     const BIASED: bool;
 
     /// All lanes `x`.
@@ -103,6 +103,8 @@ pub trait Simd: Copy {
     fn dot(self, acc: Self::I, w: Self::I, x: i32) -> Self::I;
     /// The same with signed w bytes, in the form that `signed_weight` gives them.
     fn dot_signed(self, acc: Self::I, w: Self::I, x: i32) -> Self::I;
+    /// Each lane: `acc + sum of two w_half * x_half`, halves signed.
+    fn dot_pairs(self, acc: Self::I, w: Self::I, x: i32) -> Self::I;
     /// Each byte (0 to 15) replaced by its entry of the table.
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I;
     /// Asks for the cache line that lies `ahead` bytes behind the start of `p`, wherever that is.
@@ -112,12 +114,6 @@ pub trait Simd: Copy {
     #[inline(always)]
     fn signed_weight(self, w: Self::I) -> Self::I {
         if Self::BIASED { self.xor(w, self.isplat(0x8080_8080_u32 as i32)) } else { w }
-    }
-
-    /// What a signed dot starts from; `n` is minus the sum of the x bytes.
-    #[inline(always)]
-    fn signed_start(self, n: i32) -> Self::I {
-        self.isplat(if Self::BIASED { n * 128 } else { 0 })
     }
 }
 

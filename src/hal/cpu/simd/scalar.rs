@@ -179,6 +179,11 @@ impl Simd for Scalar {
         out
     }
     #[inline(always)]
+    fn dot_pairs(self, acc: Self::I, w: Self::I, x: i32) -> Self::I {
+        let product = |w: i32| ((w as i16 as i32) * (x as i16 as i32)).wrapping_add((w >> 16) * (x >> 16));
+        lanes!(i => acc[i].wrapping_add(product(w[i])))
+    }
+    #[inline(always)]
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I {
         let mut out = v;
         for word in &mut out {

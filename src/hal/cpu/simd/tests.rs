@@ -59,7 +59,8 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
             s.load_u8(&bytes, at),
             s.load_u16(&bytes, at),
             s.dot(b, low, q),
-            s.dot_signed(s.iadd(b, s.signed_start(-sum)), s.signed_weight(a), q),
+            s.dot_signed(s.iadd(b, s.isplat(if S::BIASED { -128 * sum } else { 0 })), s.signed_weight(a), q),
+            s.dot_pairs(b, a, q),
             s.lookup(nibbles, &table),
         ];
         let mut lanes = [0.0; LANES];

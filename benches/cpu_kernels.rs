@@ -1,6 +1,6 @@
 //! Matrix products of the fast CPU backend, format by format: bytes of weights a second.
 //!
-//!     cargo bench --bench cpu_kernels               all formats, 1, 4 and 16 activation rows
+//!     cargo bench --bench cpu_kernels               all formats, 1, 4, 16 and 64 activation rows
 //!     cargo bench --bench cpu_kernels -- Q4_K       one format
 //!
 //! In `cpu` the matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
@@ -78,7 +78,7 @@ fn formats(c: &mut Criterion, name: &str, size: usize, options: fn() -> CpuOptio
     let mut group = c.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
     for format in FORMATS {
-        for batch in [1, 4, 16] {
+        for batch in [1, 4, 16, 64] {
             let bytes = size / format.row_bytes(COLS) * format.row_bytes(COLS);
             group.throughput(Throughput::Bytes(bytes as u64));
             // The matrix is made when the benchmark is selected, not before.

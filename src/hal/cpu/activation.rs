@@ -158,10 +158,7 @@ impl Block for Block256 {
         }
         for (i, pair) in self.pairs32.iter_mut().enumerate() {
             let (a, b) = parts(i);
-            *pair = halves(
-                minus_sums[2 * a] + minus_sums[2 * a + 1],
-                minus_sums[2 * b] + minus_sums[2 * b + 1],
-            );
+            *pair = halves(minus_sums[2 * a] + minus_sums[2 * a + 1], minus_sums[2 * b] + minus_sums[2 * b + 1]);
         }
         self.scale = scale;
     }

@@ -314,14 +314,17 @@ impl<S: Simd, F: IntFormat> Unpacked<S, F> {
         sums: &mut [[f32; LANES]],
     ) {
         let mut acc = [s.splat(0.0); T];
+        let mut inputs = [0; T];
         for t in 0..T {
             acc[t] = s.load(&sums[t], 0);
+            inputs[t] = pairs[t].input as usize;
+            assert!(inputs[t] < stride, "a pair names a row that there is");
         }
         for b in 0..blocks {
             let x = &x[b * stride..][..stride];
             let mut rows = [&x[0]; T];
             for t in 0..T {
-                rows[t] = &x[pairs[t].input as usize];
+                rows[t] = &x[inputs[t]];
             }
             self.add(s, b, rows, &mut acc);
         }

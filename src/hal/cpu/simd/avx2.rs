@@ -217,10 +217,7 @@ impl Simd for Avx2 {
     fn dot_pairs(self, acc: Self::I, w: Self::I, x: i32) -> Self::I {
         intrinsic!({
             let x = _mm256_set1_epi32(x);
-            [
-                _mm256_add_epi32(acc[0], _mm256_madd_epi16(w[0], x)),
-                _mm256_add_epi32(acc[1], _mm256_madd_epi16(w[1], x)),
-            ]
+            [_mm256_add_epi32(acc[0], _mm256_madd_epi16(w[0], x)), _mm256_add_epi32(acc[1], _mm256_madd_epi16(w[1], x))]
         })
     }
     #[inline(always)]

@@ -62,9 +62,11 @@ pub struct Format {
 /// Encodes whole blocks: `x` holds n times `block_len` elements, `out` n blocks.
 pub type Encode = fn(x: &[f32], out: &mut [u8]);
 
-/// A field of a block: `len` bytes that an interleaved layout moves in units of `unit` bytes.
+/// A field of a block, or a part of one: bytes that an interleaved layout moves in units of `unit` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
+    /// First byte in the block.
+    pub at: usize,
     /// Bytes of the field.
     pub len: usize,
     /// Bytes moved together; divides `len`.

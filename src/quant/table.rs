@@ -1,21 +1,39 @@
 //! The table of formats: one row each, in the order of `Kind`.
 //!
-//! Numbers are ggml's: type id, elements and bytes of a block. The fields stand in the block's order; half floats and
-//! the shared exponent move whole, everything else in words of four bytes.
+//! Numbers are ggml's: type id, elements and bytes of a block. Half floats and the shared exponent move whole,
+//! everything else in words of four bytes. Fields stand in the order in which kernels read them: scales first, then
+//! what is unpacked together side by side, so that weights come from memory as one stream.
 
 use super::{Field, Format, Kind, float};
 use super::{iq4_nl, iq4_xs, mxfp4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 
-/// A half-float field.
-const HALF: Field = Field { len: 2, unit: 2 };
-
-/// A one-byte field.
-const BYTE: Field = Field { len: 1, unit: 1 };
-
-/// A field of `len` bytes that moves in words.
-const fn words(len: usize) -> Field {
-    Field { len, unit: 4 }
+/// A half float.
+const fn half(at: usize) -> Field {
+    Field { at, len: 2, unit: 2 }
 }
+
+/// `len` bytes that move in words.
+const fn words(at: usize, len: usize) -> Field {
+    Field { at, len, unit: 4 }
+}
+
+/// Sixteen bytes of nibbles of two quarters and the upper bits of all four quarters, four times.
+const Q6_K: &[Field] = &[
+    half(208),
+    words(192, 16),
+    words(0, 16),
+    words(32, 16),
+    words(128, 16),
+    words(16, 16),
+    words(48, 16),
+    words(144, 16),
+    words(64, 16),
+    words(96, 16),
+    words(160, 16),
+    words(80, 16),
+    words(112, 16),
+    words(176, 16),
+];
 
 /// All formats, in the order of [`Kind`].
 pub static FORMATS: &[Format] = &[
@@ -25,7 +43,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 0,
         block_len: 1,
         block_bytes: 4,
-        fields: &[words(4)],
+        fields: &[words(0, 4)],
         decode: float::decode_f32,
         encode: Some(float::encode_f32),
     },
@@ -35,7 +53,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 1,
         block_len: 1,
         block_bytes: 2,
-        fields: &[HALF],
+        fields: &[half(0)],
         decode: float::decode_f16,
         encode: Some(float::encode_f16),
     },
@@ -45,7 +63,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 30,
         block_len: 1,
         block_bytes: 2,
-        fields: &[HALF],
+        fields: &[half(0)],
         decode: float::decode_bf16,
         encode: Some(float::encode_bf16),
     },
@@ -55,7 +73,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 2,
         block_len: 32,
         block_bytes: 18,
-        fields: &[HALF, words(16)],
+        fields: &[half(0), words(2, 16)],
         decode: q4_0::decode,
         encode: Some(q4_0::encode),
     },
@@ -65,7 +83,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 3,
         block_len: 32,
         block_bytes: 20,
-        fields: &[HALF, HALF, words(16)],
+        fields: &[half(0), half(2), words(4, 16)],
         decode: q4_1::decode,
         encode: None,
     },
@@ -75,7 +93,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 6,
         block_len: 32,
         block_bytes: 22,
-        fields: &[HALF, words(4), words(16)],
+        fields: &[half(0), words(2, 4), words(6, 16)],
         decode: q5_0::decode,
         encode: Some(q5_0::encode),
     },
@@ -85,7 +103,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 7,
         block_len: 32,
         block_bytes: 24,
-        fields: &[HALF, HALF, words(4), words(16)],
+        fields: &[half(0), half(2), words(4, 4), words(8, 16)],
         decode: q5_1::decode,
         encode: Some(q5_1::encode),
     },
@@ -95,7 +113,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 8,
         block_len: 32,
         block_bytes: 34,
-        fields: &[HALF, words(32)],
+        fields: &[half(0), words(2, 32)],
         decode: q8_0::decode,
         encode: Some(q8_0::encode),
     },
@@ -105,7 +123,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 10,
         block_len: 256,
         block_bytes: 84,
-        fields: &[words(16), words(64), HALF, HALF],
+        fields: &[half(80), half(82), words(0, 16), words(16, 64)],
         decode: q2_k::decode,
         encode: None,
     },
@@ -115,7 +133,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 11,
         block_len: 256,
         block_bytes: 110,
-        fields: &[words(32), words(64), words(12), HALF],
+        fields: &[half(108), words(96, 12), words(0, 32), words(32, 64)],
         decode: q3_k::decode,
         encode: None,
     },
@@ -125,7 +143,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 12,
         block_len: 256,
         block_bytes: 144,
-        fields: &[HALF, HALF, words(12), words(128)],
+        fields: &[half(0), half(2), words(4, 12), words(16, 128)],
         decode: q4_k::decode,
         encode: Some(q4_k::encode),
     },
@@ -135,7 +153,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 13,
         block_len: 256,
         block_bytes: 176,
-        fields: &[HALF, HALF, words(12), words(32), words(128)],
+        fields: &[half(0), half(2), words(4, 12), words(16, 32), words(48, 128)],
         decode: q5_k::decode,
         encode: Some(q5_k::encode),
     },
@@ -145,7 +163,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 14,
         block_len: 256,
         block_bytes: 210,
-        fields: &[words(128), words(64), words(16), HALF],
+        fields: Q6_K,
         decode: q6_k::decode,
         encode: Some(q6_k::encode),
     },
@@ -155,7 +173,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 20,
         block_len: 32,
         block_bytes: 18,
-        fields: &[HALF, words(16)],
+        fields: &[half(0), words(2, 16)],
         decode: iq4_nl::decode,
         encode: None,
     },
@@ -165,7 +183,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 23,
         block_len: 256,
         block_bytes: 136,
-        fields: &[HALF, HALF, words(4), words(128)],
+        fields: &[half(0), half(2), words(4, 4), words(8, 128)],
         decode: iq4_xs::decode,
         encode: None,
     },
@@ -175,7 +193,7 @@ pub static FORMATS: &[Format] = &[
         ggml_id: 39,
         block_len: 32,
         block_bytes: 17,
-        fields: &[BYTE, words(16)],
+        fields: &[Field { at: 0, len: 1, unit: 1 }, words(1, 16)],
         decode: mxfp4::decode,
         encode: None,
     },

@@ -1,7 +1,7 @@
 //! How weights lie in this backend's memory: sixteen rows interleaved, field by field.
 //!
-//! Rows come in groups of sixteen. Of a group, block columns follow each other; of a block column, the fields of the
-//! format's table; of a field, its units; of a unit, the sixteen rows. So one vector load finds the same unit of
+//! Rows come in groups of sixteen. Of a group, block columns follow each other; of a block column, the fields in
+//! the order of the format's table; of a field, its units; of a unit, the sixteen rows. So one vector load finds the same unit of
 //! sixteen rows side by side. It is a pure permutation of whole units: rows go in and come back byte for
 //! byte, and formats whose fields are listed in the table need no code here. Missing rows of a last group are zero
 //! bytes, which decode to zeros or at least to finite numbers in every format; their outputs are dropped.
@@ -23,18 +23,18 @@ pub fn groups(rows: usize) -> usize {
 pub fn interleave(format: &Format, rows: &[u8], row_bytes: usize, group: &mut [u8]) {
     let columns = row_bytes / format.block_bytes;
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let mut from = 0;
-        for _ in 0..columns {
+        let mut to = 0;
+        for column in 0..columns {
             for field in format.fields {
-                let source = &row[from..from + field.len];
-                let target = &mut group[from * LANES..(from + field.len) * LANES];
+                let source = &row[column * format.block_bytes + field.at..][..field.len];
+                let target = &mut group[to * LANES..(to + field.len) * LANES];
                 match field.unit {
                     4 => spread::<4>(source, target, r),
                     2 => spread::<2>(source, target, r),
                     1 => spread::<1>(source, target, r),
                     unit => unreachable!("{} has units of {unit} bytes; a test enumerates them", format.name),
                 }
-                from += field.len;
+                to += field.len;
             }
         }
     }
@@ -53,13 +53,11 @@ fn spread<const UNIT: usize>(source: &[u8], target: &mut [u8], row: usize) {
 pub fn gather_row(format: &Format, group: &[u8], row: usize, out: &mut [u8]) {
     let mut from = 0;
     for block in out.chunks_exact_mut(format.block_bytes) {
-        let mut start = 0;
         for field in format.fields {
-            for unit in block[start..start + field.len].chunks_exact_mut(field.unit) {
+            for unit in block[field.at..field.at + field.len].chunks_exact_mut(field.unit) {
                 unit.copy_from_slice(&group[from * LANES + row * field.unit..][..field.unit]);
                 from += field.unit;
             }
-            start += field.len;
         }
     }
 }

@@ -142,10 +142,11 @@ impl IntFormat for Q6K {
     const OFFSET: i32 = 32;
     #[inline(always)]
     fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
-        let (half, word) = (set / 2, set % 2 * 4 + j);
+        // A set has four words of each of two rows of nibbles and of the upper bits, one after the other.
+        let at = 18 * LANES + (set * 12 + j) * 64;
         let nibble = s.isplat(0x0f0f_0f0f);
-        let (a, b) = (s.iload(p, (half * 16 + word) * 64), s.iload(p, (half * 16 + 8 + word) * 64));
-        let high = s.iload(p, 128 * LANES + (half * 8 + word) * 64);
+        let (a, b) = (s.iload(p, at), s.iload(p, at + 256));
+        let high = s.iload(p, at + 512);
         let top = s.isplat(0x3030_3030);
         [
             s.or(s.and(a, nibble), s.and(s.shl(high, 4), top)),
@@ -160,12 +161,12 @@ impl IntFormat for Q6K {
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
-        s.load_f16(p, 208 * LANES)
+        s.load_f16(p, 0)
     }
     #[inline(always)]
     fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
         for i in 0..4 {
-            let words = s.iload(p, 192 * LANES + i * 64);
+            let words = s.iload(p, 2 * LANES + i * 64);
             // A signed byte plus 128 is the byte with its top bit flipped.
             spread(s, s.xor(words, s.isplat(0x8080_8080_u32 as i32)), 128, &mut out[4 * i..]);
         }
@@ -192,7 +193,7 @@ impl IntFormat for Q2K {
     const MINIMA: bool = true;
     #[inline(always)]
     fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
-        bit_pairs(s, p, 16 * LANES, set, j)
+        bit_pairs(s, p, 20 * LANES, set, j)
     }
     #[inline(always)]
     fn run(set: usize, way: usize) -> usize {
@@ -200,22 +201,22 @@ impl IntFormat for Q2K {
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
-        s.load_f16(p, 80 * LANES)
+        s.load_f16(p, 0)
     }
     #[inline(always)]
     fn min_scale<S: Simd>(s: S, p: &[u8]) -> S::F {
-        s.load_f16(p, 82 * LANES)
+        s.load_f16(p, 2 * LANES)
     }
     #[inline(always)]
     fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
         for i in 0..4 {
-            spread(s, s.and(s.iload(p, i * 64), s.isplat(0x0f0f_0f0f)), 0, &mut out[4 * i..]);
+            spread(s, s.and(s.iload(p, 4 * LANES + i * 64), s.isplat(0x0f0f_0f0f)), 0, &mut out[4 * i..]);
         }
     }
     #[inline(always)]
     fn sub_minima<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 8]) {
         for i in 0..4 {
-            pairs(s, s.and(s.shr(s.iload(p, i * 64), 4), s.isplat(0x0f0f_0f0f)), &mut out[2 * i..]);
+            pairs(s, s.and(s.shr(s.iload(p, 4 * LANES + i * 64), 4), s.isplat(0x0f0f_0f0f)), &mut out[2 * i..]);
         }
     }
 }
@@ -232,9 +233,9 @@ impl IntFormat for Q3K {
     const OFFSET: i32 = 4;
     #[inline(always)]
     fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
-        let [a, b, c, d] = bit_pairs(s, p, 32 * LANES, set, j);
+        let [a, b, c, d] = bit_pairs(s, p, 46 * LANES, set, j);
         // Four masks of this half, at bits 0 to 3 of each byte.
-        let masks = s.shr(s.iload(p, (set % 2 * 4 + j) * 64), set as u32 / 2 * 4);
+        let masks = s.shr(s.iload(p, 14 * LANES + (set % 2 * 4 + j) * 64), set as u32 / 2 * 4);
         let four = s.isplat(0x0404_0404);
         [
             s.or(a, s.and(s.shl(masks, 2), four)),
@@ -249,13 +250,13 @@ impl IntFormat for Q3K {
     }
     #[inline(always)]
     fn scale<S: Simd>(s: S, p: &[u8]) -> S::F {
-        s.load_f16(p, 108 * LANES)
+        s.load_f16(p, 0)
     }
     #[inline(always)]
     fn sub_scales<S: Simd>(s: S, p: &[u8], out: &mut [S::I; 16]) {
-        let high = s.iload(p, 96 * LANES + 128);
+        let high = s.iload(p, 2 * LANES + 128);
         for i in 0..4 {
-            let low = s.shr(s.iload(p, 96 * LANES + i % 2 * 64), 4 * (i as u32 / 2));
+            let low = s.shr(s.iload(p, 2 * LANES + i % 2 * 64), 4 * (i as u32 / 2));
             let top = s.shl(s.and(s.shr(high, 2 * i as u32), s.isplat(0x0303_0303)), 4);
             spread(s, s.or(s.and(low, s.isplat(0x0f0f_0f0f)), top), 32, &mut out[4 * i..]);
         }

@@ -7,6 +7,8 @@
 //! nearest cache. Offsets and minima cost a product of pairs for two sub-blocks, because activations carry minus their
 //! sums. All ways compute every output by the same exact integers and the same float operations in the same order.
 
+#![expect(clippy::needless_range_loop, reason = "an index runs through several arrays at once")]
+
 use super::super::activation::Block;
 use super::{LANES, Pair, Simd, Sums, Task};
 use std::marker::PhantomData;
@@ -151,6 +153,9 @@ fn dot<S: Simd, F: IntFormat>(s: S, acc: S::I, w: S::I, x: i32) -> S::I {
     if F::SIGNED { s.dot_signed(acc, w, x) } else { s.dot(acc, w, x) }
 }
 
+/// Bytes between the block that is computed and the one that is asked for.
+const PREFETCH: usize = 8192;
+
 /// Adds one packed block's products with `T` activation rows to their sums.
 #[inline(always)]
 fn add_packed<S: Simd, F: IntFormat, const T: usize>(
@@ -164,7 +169,14 @@ fn add_packed<S: Simd, F: IntFormat, const T: usize>(
     for t in 0..T {
         total[t] = head.start(s, x[t]);
     }
-    for set in 0..F::X::LEN / (4 * F::RUN * F::WAYS) {
+    let sets = F::X::LEN / (4 * F::RUN * F::WAYS);
+    for set in 0..sets {
+        // Lines are asked for between computations: all at once, they would fill the queue of misses and stop it.
+        let mut line = set * F::BYTES / sets;
+        while line < (set + 1) * F::BYTES / sets {
+            s.prefetch(p, PREFETCH + line);
+            line += 64;
+        }
         let mut sums = [[s.isplat(0); 4]; T];
         for j in 0..F::RUN {
             let w = F::quants(s, p, set, j);
@@ -194,9 +206,6 @@ fn add_packed<S: Simd, F: IntFormat, const T: usize>(
     }
 }
 
-/// Bytes between the block that is computed and the one that is asked for.
-const PREFETCH: usize = 4096;
-
 /// Products of `T` activation rows straight from the weights.
 #[inline(always)]
 fn multiply_packed<S: Simd, F: IntFormat, const T: usize>(s: S, task: &Task) {
@@ -205,11 +214,6 @@ fn multiply_packed<S: Simd, F: IntFormat, const T: usize>(s: S, task: &Task) {
     for (g, group) in task.weights.chunks_exact(task.group_bytes).enumerate() {
         let mut acc = [s.splat(0.0); T];
         for (p, x) in group.chunks_exact(F::BYTES).zip(x.chunks_exact(stride)) {
-            let mut line = 0;
-            while line < F::BYTES {
-                s.prefetch(p, PREFETCH + line);
-                line += 64;
-            }
             subs.read::<F>(s, p);
             let head = Head::<S, F>::new(F::scale(s, p), F::min_scale(s, p), &subs);
             let mut rows = [&x[0]; T];

@@ -48,7 +48,7 @@ pub fn run(args: Args) -> Result<()> {
     for chunk in tokens.chunks_exact(size).take(count) {
         measure(&engine, chunk, &mut score)?;
         bar.inc(1);
-        bar.set_message(format!("perplexity {:.4}", score.perplexity()));
+        bar.set_message(format!(", perplexity {:.4}", score.perplexity()));
     }
     bar.finish_and_clear();
     if args.json {

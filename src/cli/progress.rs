@@ -12,8 +12,8 @@ pub fn bytes(what: &str, total: u64) -> ProgressBar {
     bar(what, total, "{msg} {bar:32} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}")
 }
 
-/// Steps done of `total`; the message changes as it goes.
+/// Steps done of `total`; what the message says goes at the end.
 pub fn steps(what: &str, total: u64) -> ProgressBar {
-    let template = format!("{what} {{pos}} of {{len}} {{bar:32}} {{msg}}, {{eta}} left");
+    let template = format!("{what} {{pos}} of {{len}} {{bar:32}} {{eta}} left{{msg}}");
     bar("", total, &template)
 }

@@ -101,9 +101,12 @@ impl Job {
         matches!(&self.work, Work::Generate(g) if g.first_token.is_some())
     }
 
-    /// Whether the logits of every row are wanted.
-    pub fn wants_all(&self) -> bool {
-        matches!(self.work, Work::Evaluate(_))
+    /// Where an evaluation's logits go. While nobody reads them it must wait, and the others must not.
+    pub fn reader(&self) -> Option<&Sender<Result<Logits>>> {
+        match &self.work {
+            Work::Evaluate(rows) => Some(rows),
+            Work::Generate(_) => None,
+        }
     }
 
     /// Ends a generation whose handle was cancelled or dropped.

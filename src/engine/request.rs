@@ -189,7 +189,7 @@ pub struct Logits {
     pub values: Vec<f32>,
 }
 
-/// A running evaluation: an iterator over its logits. It cannot outlive the engine, which waits for it to be read.
+/// A running evaluation: an iterator over its logits. It goes on as it is read; others are not held up meanwhile.
 #[derive(Debug)]
 pub struct Evaluation<'e> {
     rows: Receiver<Result<Logits>>,

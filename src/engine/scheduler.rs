@@ -13,7 +13,7 @@ use super::request::Command;
 use super::runner::{Chunk, Outputs, Runner};
 use crate::kv::SeqId;
 use crate::text::Tokenizer;
-use crossbeam::channel::{Receiver, TryRecvError};
+use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,10 +65,24 @@ impl Scheduler {
     pub fn run(mut self) {
         while self.admit() {
             self.sweep();
-            if !self.active.is_empty() {
-                self.pass();
+            self.plan();
+            match self.parts.is_empty() {
+                true => self.wait(),
+                false => self.pass(),
             }
         }
+    }
+
+    /// All that is active is evaluations whose reader is behind: waits until one is read on, or something else comes.
+    fn wait(&self) {
+        let mut select = Select::new();
+        for rows in self.active.iter().filter_map(|a| a.job.reader()) {
+            select.send(rows);
+        }
+        if self.active.len() < self.max_sequences {
+            select.recv(&self.commands);
+        }
+        select.ready();
     }
 
     /// Takes commands while there is room; waits for one when there is nothing to do. False when the engine was
@@ -136,7 +150,7 @@ impl Scheduler {
     /// Takes an ended job out; its state stays if it is sound.
     fn retire(&mut self, at: usize, sound: bool) {
         let Active { job, seq } = self.active.remove(at);
-        match sound && !job.wants_all() && !job.past().is_empty() {
+        match sound && job.reader().is_none() && !job.past().is_empty() {
             true => self.kept.push_back((seq, job.past().to_vec())),
             false => self.runner.kv().release(seq),
         }
@@ -150,7 +164,10 @@ impl Scheduler {
             for (at, Active { job, .. }) in
                 self.active.iter().enumerate().filter(|(_, a)| a.job.is_decoding() == decoding)
             {
-                let (pending, all) = (job.pending().len(), job.wants_all());
+                if job.reader().is_some_and(Sender::is_full) {
+                    continue;
+                }
+                let (pending, all) = (job.pending().len(), job.reader().is_some());
                 let tokens = pending.min(rows).min(if all { outputs } else { usize::MAX });
                 let ends = tokens == pending;
                 if tokens == 0 || (ends && outputs == 0) {
@@ -170,7 +187,6 @@ impl Scheduler {
 
     /// Runs one pass and hands its logits to the jobs.
     fn pass(&mut self) {
-        self.plan();
         let Scheduler { active, runner, parts, .. } = self;
         let result = runner.run(parts.iter().map(|p| {
             let Active { job, seq } = &active[p.job];

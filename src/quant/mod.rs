@@ -5,8 +5,9 @@
 //! fields a block consists, so that layouts can permute whole fields without knowing their meaning.
 //! It knows nothing of files, devices or models.
 //!
-//! A further format is one file with its decoder (and encoder), one variant of [`Kind`] and one row of [`FORMATS`];
-//! the tests enumerate the table and want a golden for every row. The layouts of the blocks are those of ggml.
+//! A further format is one file with its decoder (and encoder), one variant of [`Kind`], one row of [`FORMATS`] and an
+//! arm of `random` that says where its scales lie; the tests enumerate the table and want a golden for every row. The
+//! layouts of the blocks are those of ggml.
 
 #[cfg(test)]
 mod encode_tests;

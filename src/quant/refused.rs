@@ -8,7 +8,7 @@ pub(super) fn reason(id: u32) -> Option<(&'static str, &'static str)> {
 const REMOVED: &str = "removed from ggml; convert the model again";
 const ACTIVATION: &str = "a format of activations, not of weights";
 const NOT_WEIGHTS: &str = "not a format of weights";
-const NOT_YET: &str = "known, but not supported";
+const NOT_YET: &str = "not read yet";
 
 const REFUSED: &[(u32, &str, &str)] = &[
     (4, "Q4_2", REMOVED),

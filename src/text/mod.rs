@@ -8,6 +8,7 @@
 mod bpe;
 mod chat;
 mod detokenizer;
+mod finder;
 mod merge;
 mod special;
 mod split;

@@ -2,11 +2,14 @@
 //!
 //! Files name some ids by keys; others are known only by their text, as in llama.cpp, whose lists are followed here.
 //! A token whose text is in those lists is a control token whatever its kind in the file says. Cutting takes the
-//! longest special texts first, over the whole text, then shorter ones in what is left.
+//! longest special texts first, over the whole text, then shorter ones in what is left, in n log n steps.
 
+use super::finder::Finder;
 use super::vocab::{TokenKind, Vocab};
 use crate::error::Result;
 use crate::meta::Meta;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// Roles of special tokens: name, metadata key, and the texts that are taken for it when the key is absent.
 const ROLES: [(&str, &str, &[&str]); 14] = [
@@ -90,6 +93,10 @@ const ENDING_TEXTS: [&str; 22] = [
 /// Texts that a reader should see although the file calls them control tokens (the harmony format).
 const SHOWN: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
+/// Most bytes that all special texts together may have, because looking for them takes twenty times that. Real
+/// vocabularies have up to 100 000.
+const MAX_BYTES: usize = 2 << 20;
+
 /// The special tokens of a vocabulary.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Specials {
@@ -98,8 +105,8 @@ pub(super) struct Specials {
     ends: Vec<u32>,
     /// Tokens that are looked for in a text, longest first.
     found: Vec<u32>,
-    /// The same sorted by text, to see in one pass which of them a text has.
-    by_text: Vec<u32>,
+    /// Looks for them, by their place in `found`.
+    finder: Finder,
     /// Tokens that swallow the white space after them.
     strip_right: Vec<u32>,
 }
@@ -122,7 +129,7 @@ impl Specials {
             }
         }
         specials.find_ends(vocab);
-        specials.find_specials(meta, vocab);
+        specials.find_specials(meta, vocab)?;
         Ok(specials)
     }
 
@@ -173,84 +180,70 @@ impl Specials {
         }
     }
 
-    fn find_specials(&mut self, meta: &Meta, vocab: &Vocab) {
+    fn find_specials(&mut self, meta: &Meta, vocab: &Vocab) -> Result<()> {
         self.found = (0..vocab.len() as u32)
             .filter(|&id| {
                 vocab.kind(id).is_special() && std::str::from_utf8(vocab.text(id)).is_ok_and(|t| !t.is_empty())
             })
             .collect();
-        self.by_text = self.found.clone();
-        self.by_text.sort_by_key(|&id| vocab.text(id));
-        self.found.sort_by_key(|&id| std::cmp::Reverse(vocab.text(id).len()));
+        let bytes: usize = self.found.iter().map(|&id| vocab.text(id).len()).sum();
+        if bytes > MAX_BYTES {
+            let problem = format!("the special tokens have {bytes} bytes of text; at most {MAX_BYTES} are possible");
+            return Err(meta.error("tokenizer.ggml.tokens", problem));
+        }
+        self.found.sort_by_key(|&id| Reverse(vocab.text(id).len()));
+        self.finder = Finder::new(self.found.iter().map(|&id| vocab.text(id)));
         let name = meta.opt_str("general.name").ok().flatten().unwrap_or_default().to_ascii_lowercase();
         if name.contains("phi-3") || name.contains("phi3") {
             let keeps = [&b"<unk>"[..], b"<s>", b"<|endoftext|>"];
             self.strip_right = self.found.iter().copied().filter(|&id| !keeps.contains(&vocab.text(id))).collect();
             self.strip_right.sort_unstable();
         }
+        Ok(())
     }
 
     /// Cuts `text` where special tokens stand: all of them when `parse` is set, else only user-defined ones.
+    ///
+    /// The longest token goes first; of one token the leftmost, and of equally long ones the lowest id. A place where
+    /// the longest does not fit, because a part of it is taken, falls to the next shorter one that begins there.
     pub(super) fn cut<'a>(&self, vocab: &Vocab, text: &'a str, parse: bool) -> Vec<Fragment<'a>> {
-        let mut fragments = if text.is_empty() { vec![] } else { vec![Fragment::Text(text)] };
-        let present = self.present(vocab, text);
-        for &id in &self.found {
-            let wanted = parse || !vocab.kind(id).is_reserved();
-            if wanted && present.binary_search(&id).is_ok() {
-                fragments = self.cut_at(vocab, id, fragments);
-            }
-        }
-        fragments
-    }
-
-    /// The special tokens whose text stands somewhere in `text`, ascending.
-    fn present(&self, vocab: &Vocab, text: &str) -> Vec<u32> {
-        let bytes = text.as_bytes();
-        let mut first = [false; 256];
-        self.by_text.iter().for_each(|&id| first[vocab.text(id)[0] as usize] = true);
-        let mut seen = vec![false; self.by_text.len()];
-        for at in (0..bytes.len()).filter(|&at| first[bytes[at] as usize]) {
-            // Narrow the sorted list byte by byte: a text that ends where the list starts is a match.
-            let (mut low, mut high) = (0, self.by_text.len());
-            for (depth, &byte) in bytes[at..].iter().enumerate() {
-                let range = &self.by_text[low..high];
-                let start = range.partition_point(|&id| vocab.text(id).get(depth) < Some(&byte));
-                let end = range.partition_point(|&id| vocab.text(id).get(depth) <= Some(&byte));
-                (low, high) = (low + start, low + end);
-                if low == high {
-                    break;
-                }
-                if vocab.text(self.by_text[low]).len() == depth + 1 {
-                    seen[low] = true;
-                }
-            }
-        }
-        let mut ids: Vec<u32> = self.by_text.iter().zip(seen).filter(|(_, seen)| *seen).map(|(&id, _)| id).collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    fn cut_at<'a>(&self, vocab: &Vocab, id: u32, fragments: Vec<Fragment<'a>>) -> Vec<Fragment<'a>> {
-        let Ok(needle) = std::str::from_utf8(vocab.text(id)) else { return fragments };
-        let strip = self.strip_right.binary_search(&id).is_ok();
-        let mut out = Vec::with_capacity(fragments.len());
-        for fragment in fragments {
-            let Fragment::Text(mut rest) = fragment else {
-                out.push(fragment);
+        let wanted = |&n: &u32| parse || !vocab.kind(self.found[n as usize]).is_reserved();
+        let best = |n: Option<u32>| std::iter::successors(n, |&n| self.finder.shorter(n)).find(wanted);
+        let mut places = vec![];
+        self.finder.find(text.as_bytes(), |at, longest| places.extend(best(Some(longest)).map(|n| Reverse((n, at)))));
+        let mut places = BinaryHeap::from(places);
+        let mut taken: BTreeMap<usize, (usize, u32)> = BTreeMap::new();
+        while let Some(Reverse((n, at))) = places.pop() {
+            if taken.range(..=at).next_back().is_some_and(|(_, &(end, _))| at < end) {
                 continue;
-            };
-            while let Some((before, after)) = rest.split_once(needle) {
-                if !before.is_empty() {
-                    out.push(Fragment::Text(before));
-                }
-                out.push(Fragment::Token(id));
-                rest = if strip { after.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']) } else { after };
             }
-            if !rest.is_empty() {
-                out.push(Fragment::Text(rest));
+            let free = taken.range(at..).next().map_or(text.len(), |(&start, _)| start);
+            let id = self.found[n as usize];
+            let end = at + vocab.text(id).len();
+            if end <= free {
+                taken.insert(at, (end + self.stripped(id, &text[end..free]), id));
+            } else {
+                places.extend(best(self.finder.shorter(n)).map(|n| Reverse((n, at))));
             }
         }
+        let mut out = Vec::with_capacity(2 * taken.len() + 1);
+        let mut from = 0;
+        let gap = |from: usize, to: usize| (from < to).then(|| Fragment::Text(&text[from..to]));
+        for (start, (end, id)) in taken {
+            out.extend(gap(from, start));
+            out.push(Fragment::Token(id));
+            from = end;
+        }
+        out.extend(gap(from, text.len()));
         out
+    }
+
+    /// Bytes of white space that a token swallows from what follows it.
+    fn stripped(&self, id: u32, after: &str) -> usize {
+        match self.strip_right.binary_search(&id) {
+            Ok(_) => after.len() - after.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']).len(),
+            Err(_) => 0,
+        }
     }
 }
 
@@ -299,6 +292,92 @@ mod tests {
         assert_eq!(s.cut(&vocab, "ab<u>>y<u>", false), [Text("ab"), Token(4), Text("y"), Token(3)]);
         assert_eq!(s.cut(&vocab, "abab", true), [Token(1), Token(1)]);
         assert_eq!(s.cut(&vocab, "", true), []);
+    }
+
+    /// By the definition: token after token, the longest first, over all that is still text.
+    fn naive<'a>(s: &Specials, vocab: &Vocab, text: &'a str, parse: bool) -> Vec<Fragment<'a>> {
+        let mut fragments = if text.is_empty() { vec![] } else { vec![Text(text)] };
+        for &id in s.found.iter().filter(|&&id| parse || !vocab.kind(id).is_reserved()) {
+            let needle = std::str::from_utf8(vocab.text(id)).unwrap();
+            let mut out = vec![];
+            for fragment in fragments {
+                let Text(mut rest) = fragment else {
+                    out.push(fragment);
+                    continue;
+                };
+                while let Some((before, after)) = rest.split_once(needle) {
+                    out.extend([Text(before), Token(id)]);
+                    rest = if s.strip_right.contains(&id) { after.trim_start_matches([' ', '\n']) } else { after };
+                }
+                out.push(Text(rest));
+            }
+            fragments = out;
+        }
+        fragments.into_iter().filter(|f| *f != Text("")).collect()
+    }
+
+    #[test]
+    fn cuts_are_those_of_the_definition() {
+        let mut seed = 1u64;
+        let mut below = |n: usize| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize % n
+        };
+        let mut cuts = 0;
+        for case in 0..3000 {
+            let mut word = |most: usize| -> String {
+                (0..1 + below(most)).map(|_| ["a", "b", " ", "é", "ab", "\n"][below(6)]).collect()
+            };
+            let mut words: Vec<String> = (0..6).map(|_| word(4)).collect();
+            let text = word(30);
+            words.sort();
+            words.dedup();
+            let tokens: Vec<(&str, i32)> = words.iter().map(|w| (w.as_str(), [3, 4, 4, 1][below(4)])).collect();
+            let mut meta = meta_of("gpt2", &tokens);
+            if case % 3 == 0 {
+                set(&mut meta, "general.name", Value::String(b"phi-3".to_vec()));
+            }
+            let mut vocab = Vocab::from_meta(&meta).unwrap();
+            let s = Specials::from_meta(&meta, &mut vocab, &[]).unwrap();
+            for parse in [true, false] {
+                let got = s.cut(&vocab, &text, parse);
+                assert_eq!(got, naive(&s, &vocab, &text, parse), "{text:?} of {tokens:?}");
+                cuts += got.len();
+            }
+        }
+        assert!(cuts > 30_000, "{cuts}");
+    }
+
+    /// A token that nearly stands everywhere, and many tokens that do: with a step for each pair of token and byte,
+    /// these would take minutes.
+    #[test]
+    fn many_and_long_special_tokens_are_no_trouble() {
+        let long = "a".repeat(100_000) + "b";
+        let (vocab, s) = read(&[(&long, 3), ("c", 1)], &[]);
+        let text = "a".repeat(300_000);
+        assert_eq!(s.cut(&vocab, &text, true), [Text(&text)]);
+        let letters = || (b'a'..=b'z').map(char::from);
+        let all =
+            letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| String::from_iter([a, b, c]))));
+        let all: Vec<String> = all.collect();
+        let tokens: Vec<(&str, i32)> = all.iter().map(|t| (t.as_str(), 3)).collect();
+        let (vocab, s) = read(&tokens, &[]);
+        let text = all.iter().rev().fold(String::new(), |text, t| text + t);
+        let cut = s.cut(&vocab, &text, true);
+        assert!(cut.len() > all.len() / 2 && cut[0] == Token(all.len() as u32 - 1));
+        let (vocab, s) = read(&[("aaaa", 3), ("aaa", 4), ("a", 4)], &[]);
+        assert_eq!(s.cut(&vocab, "aaaaa", false), [Token(1), Token(2), Token(2)]);
+    }
+
+    #[test]
+    fn special_texts_without_measure_are_refused() {
+        let meta = meta_of("gpt2", &[(&"a".repeat(MAX_BYTES + 1), 3)]);
+        let mut vocab = Vocab::from_meta(&meta).unwrap();
+        let e = Specials::from_meta(&meta, &mut vocab, &[]).unwrap_err().to_string();
+        assert!(
+            e.starts_with("vocab.gguf: tokenizer.ggml.tokens at byte 7: the special tokens have 2097153 bytes"),
+            "{e}"
+        );
     }
 
     #[test]

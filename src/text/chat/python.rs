@@ -69,7 +69,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
     pycompat::unknown_method_callback(state, value, name, args)
 }
 
-/// `str.title`: a letter is upper case when what precedes it is none.
+/// `str.title`: a letter is upper case unless one that has a case stands before it.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;
@@ -78,7 +78,7 @@ fn title(text: &str) -> String {
             true => out.extend(c.to_lowercase()),
             false => out.extend(c.to_uppercase()),
         }
-        inside = c.is_alphabetic();
+        inside = c.is_lowercase() || c.is_uppercase();
     }
     out
 }
@@ -388,6 +388,6 @@ mod tests {
 
     #[test]
     fn titles_look_as_in_python() {
-        assert_eq!(title("they're b3ll o'CLOCK été"), "They'Re B3Ll O'Clock Été");
+        assert_eq!(title("they're b3ll o'CLOCK été 中a"), "They'Re B3Ll O'Clock Été 中A");
     }
 }

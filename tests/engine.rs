@@ -12,7 +12,7 @@ use air_rs::quant::Kind;
 use air_rs::sample::Params;
 use air_rs::text::{Tokenizer, synthetic};
 use common::evaluate;
-use program::altered;
+use program::{altered, damaged};
 use std::path::Path;
 
 fn catalogue(name: &str) -> Catalogue {
@@ -229,6 +229,53 @@ fn bad_requests_are_answered_by_name_and_the_engine_lives() {
     assert!(m.contains("stop"), "{m}");
     assert!(e.evaluate(vec![1; 41]).unwrap().next().unwrap().is_err());
     assert_eq!(ids(&e, greedy(vec![], 3)).len(), 3, "an empty prompt starts from BOS");
+}
+
+/// Float32 weights of which one is NaN.
+fn poisoned(tensor: &'static str, at: usize, options: LoadOptions) -> Engine {
+    let file = damaged("llama-gqa.gguf", |name, bytes| {
+        if name == tensor {
+            bytes[at * 4..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+    });
+    Engine::load(&gguf::open(Path::new(&*file)).unwrap(), &options, &mut |_, _| ()).unwrap()
+}
+
+#[test]
+fn the_layer_that_gives_nan_is_named() {
+    for (tensor, culprit) in [
+        ("token_embd.weight", "embed gave NaN"),
+        ("blk.0.ffn_down.weight", "layer 0 gave NaN"),
+        ("blk.1.attn_norm.weight", "layer 1 gave NaN"),
+        ("output.weight", "the logits are NaN"),
+    ] {
+        for exact in [false, true] {
+            let e = poisoned(tensor, 0, LoadOptions { exact, ..LoadOptions::default() });
+            let error = e.submit(greedy(vec![0, 5], 3)).unwrap().text().unwrap_err().to_string();
+            assert!(error.contains(culprit), "{tensor}, exact {exact}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_text_that_overflows_ends_alone() {
+    let options = LoadOptions { max_sequences: 3, ..LoadOptions::default() };
+    let whole = engine("llama-gqa", options.clone());
+    let want = ids(&whole, greedy(tokens(4, 1), 200));
+    let unused = (3..60).find(|t| !want.contains(t) && !tokens(4, 1).contains(t)).unwrap();
+    let e = poisoned("token_embd.weight", unused as usize * whole.info().spec.width, options);
+    let sound = e.submit(greedy(tokens(4, 1), 200)).unwrap();
+    let mut ends = vec![];
+    for _ in 0..5 {
+        ends.push(e.submit(greedy(vec![5, unused, 6], 3)).unwrap().text().unwrap_err().to_string());
+    }
+    assert!(ends.iter().all(|e| e.contains("embed gave NaN")), "{ends:?}");
+    let token = |event| match event {
+        Ok(Event::Token(t)) => Some(t.id),
+        Ok(Event::Finished(_)) => None,
+        Err(e) => panic!("{e}"),
+    };
+    assert_eq!(sound.filter_map(token).collect::<Vec<u32>>(), want);
 }
 
 #[test]

@@ -14,6 +14,8 @@ use std::time::Instant;
 pub(super) enum Progress {
     Running,
     Ended,
+    /// It was answered with an error; what its sequence holds is not to be relied on.
+    Failed,
 }
 
 pub(super) struct Job {
@@ -120,14 +122,14 @@ impl Job {
         }
     }
 
-    /// Reports an error; the job has ended.
+    /// Reports an error, which ends the job.
     pub fn fail(&mut self, e: Error) -> Progress {
         // A receiver that is gone needs no answer.
         match &self.work {
             Work::Generate(g) => drop(g.events.send(Err(e))),
             Work::Evaluate(rows) => drop(rows.send(Err(e))),
         }
-        Progress::Ended
+        Progress::Failed
     }
 
     /// `tokens` of the pending ones went through a pass, which gave these logits.

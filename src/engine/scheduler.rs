@@ -11,6 +11,7 @@
 use super::job::{Job, Progress};
 use super::request::Command;
 use super::runner::{Chunk, Outputs, Runner};
+use crate::error::Result;
 use crate::kv::SeqId;
 use crate::text::Tokenizer;
 use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
@@ -45,7 +46,7 @@ struct Part {
     job: usize,
     tokens: usize,
     outputs: Outputs,
-    /// Whether this pass was the job's last.
+    /// What the pass made of the job.
     progress: Progress,
 }
 
@@ -185,36 +186,42 @@ impl Scheduler {
         }
     }
 
-    /// Runs one pass and hands its logits to the jobs.
+    /// Runs one pass and hands its logits to the jobs. Where it fails, each job has a pass of its own: a text whose
+    /// numbers overflow must not end its neighbours.
     fn pass(&mut self) {
         let Scheduler { active, runner, parts, .. } = self;
-        let result = runner.run(parts.iter().map(|p| {
-            let Active { job, seq } = &active[p.job];
-            Chunk { seq: *seq, tokens: &job.pending()[..p.tokens], outputs: p.outputs }
-        }));
-        let vocab = runner.vocab();
-        let mut logits = runner.logits();
-        for p in parts.iter_mut() {
-            let job = &mut active[p.job].job;
-            p.progress = match &result {
-                Err(e) => job.fail(e.clone()),
-                Ok(()) => {
-                    let rows = match p.outputs {
-                        Outputs::None => 0,
-                        Outputs::Last => 1,
-                        Outputs::All => p.tokens,
-                    };
-                    let (mine, rest) = logits.split_at_mut(rows * vocab);
-                    logits = rest;
-                    job.advance(p.tokens, mine)
+        if run(active, runner, parts).is_err() {
+            for p in parts.iter_mut() {
+                if let Err(e) = run(active, runner, std::slice::from_mut(p)) {
+                    p.progress = active[p.job].job.fail(e);
                 }
-            };
+            }
         }
         // From the back, so that places do not move.
-        self.parts.retain(|p| p.progress == Progress::Ended);
+        self.parts.retain(|p| p.progress != Progress::Running);
         self.parts.sort_unstable_by_key(|p| p.job);
         while let Some(p) = self.parts.pop() {
-            self.retire(p.job, result.is_ok());
+            self.retire(p.job, p.progress == Progress::Ended);
         }
     }
+}
+
+fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part]) -> Result<()> {
+    runner.run(parts.iter().map(|p| {
+        let Active { job, seq } = &active[p.job];
+        Chunk { seq: *seq, tokens: &job.pending()[..p.tokens], outputs: p.outputs }
+    }))?;
+    let vocab = runner.vocab();
+    let mut logits = runner.logits();
+    for p in parts {
+        let rows = match p.outputs {
+            Outputs::None => 0,
+            Outputs::Last => 1,
+            Outputs::All => p.tokens,
+        };
+        let (mine, rest) = logits.split_at_mut(rows * vocab);
+        logits = rest;
+        p.progress = active[p.job].job.advance(p.tokens, mine);
+    }
+    Ok(())
 }

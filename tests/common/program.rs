@@ -75,6 +75,15 @@ pub fn tiny(name: &str) -> String {
 
 /// A tiny model with other metadata.
 pub fn altered(name: &str, change: impl Fn(&mut Meta)) -> Temp {
+    rewritten(name, change, |_, _| ())
+}
+
+/// A tiny model with other bytes: `damage` is given each tensor.
+pub fn damaged(name: &str, damage: impl Fn(&str, &mut [u8])) -> Temp {
+    rewritten(name, |_| (), damage)
+}
+
+fn rewritten(name: &str, change: impl Fn(&mut Meta), damage: impl Fn(&str, &mut [u8])) -> Temp {
     let catalogue = gguf::open(&PathBuf::from(tiny(name))).unwrap();
     let mut meta = catalogue.meta.clone();
     change(&mut meta);
@@ -86,6 +95,7 @@ pub fn altered(name: &str, change: impl Fn(&mut Meta)) -> Temp {
     for t in catalogue.tensors.values() {
         let mut bytes = vec![0; t.extent.len as usize];
         catalogue.read(t, 0, &mut bytes).unwrap();
+        damage(&t.name, &mut bytes);
         writer.write(&bytes).unwrap();
     }
     writer.finish().unwrap();

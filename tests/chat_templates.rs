@@ -3,9 +3,12 @@
 //! The small templates of `tests/goldens/chat/tiny.json` are always compared. Those of real models are under
 //! `$AIR_ORACLES/chat` (default `~/.cache/air-oracles`); where that is missing the test says so in one line.
 
+#[path = "common/oracles.rs"]
+mod oracles;
+
 use air_rs::text::{ChatTemplate, Message, RenderOptions};
+use oracles::oracles;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// The clock of the script: 2026-03-07 14:05:09.
@@ -62,9 +65,7 @@ fn small_templates_render_as_in_transformers() {
 
 #[test]
 fn templates_of_models_render_as_in_transformers() {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/air-oracles");
-    let oracles = std::env::var_os("AIR_ORACLES").map_or_else(home, PathBuf::from);
-    let Ok(files) = std::fs::read_dir(oracles.join("chat")) else {
+    let Ok(files) = std::fs::read_dir(oracles().join("chat")) else {
         eprintln!("skipped: no rendered chat templates (scripts/goldens/chat.py)");
         return;
     };

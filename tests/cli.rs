@@ -1,11 +1,14 @@
 //! The program as a user meets it: exit codes, messages, pipes, signals.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/program.rs"]
 mod program;
 
 use air_rs::meta::Value;
 use assert_cmd::Command;
-use program::{Temp, air, altered, err, out, run};
+use models::altered;
+use program::{air, err, out, run, temp_file};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
@@ -61,7 +64,7 @@ fn completions_for_every_shell() {
 
 #[test]
 fn config_says_which_layer_won() {
-    let file = Temp::file("layers.toml", "[model]\npath = 'from-file'");
+    let file = temp_file("layers.toml", "[model]\npath = 'from-file'");
     let json = |c: &mut Command| -> serde_json::Value {
         let o = c.output().unwrap();
         assert!(o.status.success(), "{}", err(&o));
@@ -84,7 +87,7 @@ fn config_says_which_layer_won() {
 
 #[test]
 fn a_bad_settings_file_is_exit_code_1() {
-    let file = Temp::file("unknown.toml", "[model]\npaht = 'x'");
+    let file = temp_file("unknown.toml", "[model]\npaht = 'x'");
     let o = run(&["config", "--config", &file]);
     assert_eq!(o.status.code(), Some(1));
     let want = format!("error: {file}: model.paht at byte 8: there is no such setting; did you mean model.path?\n");
@@ -114,7 +117,7 @@ fn a_closed_pipe_ends_quietly() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_result_that_cannot_be_written_is_an_error() {
-    let text = Temp::file("full.txt", "What news, my lord?");
+    let text = temp_file("full.txt", "What news, my lord?");
     for args in [
         &["config"][..],
         &["config", "--json"],
@@ -166,8 +169,8 @@ fn names_in_a_file_cannot_command_the_terminal() {
 
 #[test]
 fn missing_and_broken_models_are_exit_code_1() {
-    let broken = Temp::file("broken.gguf", "GGUFnonsense");
-    let text = Temp::file("text.gguf", "To be, or not to be: that is the question.");
+    let broken = temp_file("broken.gguf", "GGUFnonsense");
+    let text = temp_file("text.gguf", "To be, or not to be: that is the question.");
     for (model, message) in [("/nonexistent.gguf", "/nonexistent.gguf: "), (&broken, &broken), (&text, &text)] {
         for command in [&["debug", "logits", "--tokens", "1", "-o", "/dev/null"][..], &["info"]] {
             let o = air(command).args(["-m", model]).output().unwrap();

@@ -1,9 +1,10 @@
 //! The engine as its users see it, on tiny models: the same bits for the same request whatever runs beside it, and
 //! every way for a generation to end.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
+#[path = "common/evaluate.rs"]
+mod evaluate;
+#[path = "common/models.rs"]
+mod models;
 
 use air_rs::engine::{Chunk, Engine, Event, FinishReason, LoadOptions, Outputs, Request, Runner, load};
 use air_rs::format::{Catalogue, gguf};
@@ -11,8 +12,8 @@ use air_rs::meta::Value;
 use air_rs::quant::Kind;
 use air_rs::sample::Params;
 use air_rs::text::{Tokenizer, synthetic};
-use common::evaluate;
-use program::{altered, damaged};
+use evaluate::evaluate;
+use models::{altered, rewritten};
 use std::path::Path;
 
 fn catalogue(name: &str) -> Catalogue {
@@ -233,11 +234,12 @@ fn bad_requests_are_answered_by_name_and_the_engine_lives() {
 
 /// Float32 weights of which one is NaN.
 fn poisoned(tensor: &'static str, at: usize, options: LoadOptions) -> Engine {
-    let file = damaged("llama-gqa.gguf", |name, bytes| {
+    let damage = |name: &str, bytes: &mut [u8]| {
         if name == tensor {
             bytes[at * 4..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
         }
-    });
+    };
+    let file = rewritten("llama-gqa.gguf", |_| (), damage);
     Engine::load(&gguf::open(Path::new(&*file)).unwrap(), &options, &mut |_, _| ()).unwrap()
 }
 

@@ -3,12 +3,15 @@
 //! For every format and every family: the logits' normalised mean square error against the interpreter is at most
 //! 1e-3, and the bits are the same under every instruction set that this machine has.
 
-mod common;
+#[path = "common/evaluate.rs"]
+mod evaluate;
+#[path = "common/npy.rs"]
+mod npy;
 
 use air_rs::engine::{LoadOptions, demo, load};
 use air_rs::format::gguf;
 use air_rs::quant::FORMATS;
-use common::{Npy, evaluate};
+use evaluate::evaluate;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -86,7 +89,7 @@ fn every_instruction_set_gives_the_same_bits() {
             }
             assert!(o.status.success(), "{message}");
             sets += 1;
-            let bits = Npy::read(&npy).values.iter().map(|x| x.to_bits()).collect();
+            let bits = npy::read(&npy).1.iter().map(|x| x.to_bits()).collect();
             match &first {
                 None => first = Some((isa.into(), bits)),
                 Some((other, want)) => assert!(bits == *want, "{shape} {kind}: {isa} differs from {other}"),

@@ -1,9 +1,13 @@
 //! GGUF there and back: against a file of the `gguf` package with every type, and against the oracle's own reading of
 //! real vocabularies.
 
+#[path = "common/oracles.rs"]
+mod oracles;
+
 use air_rs::format::gguf::{self, TensorPlan, Writer};
 use air_rs::meta::{Array, Meta, Strings, Value};
 use air_rs::quant::Kind;
+use oracles::oracles;
 use std::path::{Path, PathBuf};
 
 fn golden() -> PathBuf {
@@ -139,9 +143,7 @@ fn written_metadata_leaves_out_what_described_another_file() {
 
 /// Where the oracles' sources are, if they are here.
 fn vocabularies() -> Option<Vec<PathBuf>> {
-    let home = || Path::new(&std::env::var("HOME").unwrap_or_default()).join(".cache/air-oracles");
-    let root = std::env::var("AIR_ORACLES").map_or_else(|_| home(), PathBuf::from);
-    let folder = std::fs::read_dir(root.join("llama-src/vendor/llama.cpp/models")).ok()?;
+    let folder = std::fs::read_dir(oracles().join("llama-src/vendor/llama.cpp/models")).ok()?;
     let files = folder.filter_map(|entry| Some(entry.ok()?.path()));
     Some(files.filter(|p| p.extension().is_some_and(|e| e == "gguf")).collect())
 }

@@ -1,9 +1,13 @@
 //! `air quantize`: every type, what it refuses, and llama.cpp's quantiser beside it.
 
+#[path = "common/oracles.rs"]
+mod oracles;
+
 use air_rs::format::gguf::{self, TensorPlan, Writer};
 use air_rs::meta::{Meta, Value};
 use air_rs::quant::mix::{Facts, MIXES, Mix};
 use air_rs::quant::{Format, Kind};
+use oracles::oracles;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -307,9 +311,7 @@ fn an_interrupted_run_leaves_nothing_behind() {
 /// Formats, errors and logits beside llama.cpp's own files (`scripts/check_quantize.py`).
 #[test]
 fn files_are_like_those_of_llama_cpp() {
-    let home = std::env::var("HOME").unwrap_or_default();
-    let oracles = std::env::var("AIR_ORACLES").unwrap_or(format!("{home}/.cache/air-oracles"));
-    let python = Path::new(&oracles).join("llama/bin/python");
+    let python = oracles().join("llama/bin/python");
     if !python.exists() {
         eprintln!("skipped: llama_cpp is not at {}; scripts/fetch_oracles.sh --peers brings it", python.display());
         return;

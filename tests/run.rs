@@ -1,11 +1,14 @@
 //! The commands that run a model, as a user meets them, on tiny models of random weights.
 
+#[path = "common/models.rs"]
+mod models;
 #[path = "common/program.rs"]
 mod program;
 
 use air_rs::meta::Value;
 use assert_cmd::Command;
-use program::{Temp, air, altered, err, out, run, tiny};
+use models::{Temp, altered, tiny};
+use program::{air, err, out, run, temp_file};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Output, Stdio};
@@ -16,7 +19,7 @@ fn debug_logits_writes_the_golden_s_array() {
     let index: serde_json::Value = serde_json::from_str(&index).unwrap();
     let case = index.as_array().unwrap().iter().find(|c| c["name"] == "llama-gqa").unwrap();
     let tokens: Vec<String> = case["tokens"].as_array().unwrap().iter().map(|t| t.to_string()).collect();
-    let path = Temp::file("logits.npy", "");
+    let path = temp_file("logits.npy", "");
     let model = tiny("llama-gqa.gguf");
     let o = run(&["debug", "logits", "--exact", "-m", &model, "--tokens", &tokens.join(","), "-o", &path]);
     assert!(o.status.success(), "{}", err(&o));
@@ -195,7 +198,7 @@ fn wrong_generation_flags_are_exit_code_2() {
 
 #[test]
 fn perplexity_of_a_text() {
-    let text = Temp::file("text.txt", &"abc cab bca ".repeat(60));
+    let text = temp_file("text.txt", &"abc cab bca ".repeat(60));
     let run = |args: &[&str]| {
         let mut c = air(&["perplexity", "--json", "-f", &text, "-m"]);
         let o = c.arg(tiny("llama-gqa.gguf")).args(args).output().unwrap();

@@ -1,12 +1,18 @@
 //! `air synth`: every type and family loads, in air and in llama.cpp, with logits that are sound and agree.
 
-mod common;
+#[path = "common/evaluate.rs"]
+mod evaluate;
+#[path = "common/npy.rs"]
+mod npy;
+#[path = "common/oracles.rs"]
+mod oracles;
 
 use air_rs::engine::{LoadOptions, load};
 use air_rs::format::gguf;
 use air_rs::quant::FORMATS;
 use air_rs::quant::mix::MIXES;
-use common::{Npy, evaluate};
+use evaluate::evaluate;
+use oracles::oracles;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -96,9 +102,7 @@ fn logits_are_finite_and_well_scaled() {
 
 #[test]
 fn llama_cpp_agrees_on_the_logits() {
-    let home = || Path::new(&std::env::var("HOME").unwrap_or_default()).join(".cache/air-oracles");
-    let oracles = std::env::var("AIR_ORACLES").map_or_else(|_| home(), PathBuf::from);
-    let python = oracles.join("llama/bin/python");
+    let python = oracles().join("llama/bin/python");
     if !python.exists() {
         eprintln!("skipped: llama_cpp is not in AIR_ORACLES");
         return;
@@ -118,7 +122,7 @@ fn llama_cpp_agrees_on_the_logits() {
     assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
     let mut wrong = vec![];
     for ((shape, kind), file) in rows.iter().zip(&files) {
-        let theirs = Npy::read(&file.with_extension("npy")).values;
+        let (_, theirs) = npy::read(&file.with_extension("npy"));
         let ours = logits(file);
         assert_eq!(ours.len(), theirs.len());
         let error: f64 = ours.iter().zip(&theirs).map(|(a, b)| f64::from(a - b).powi(2)).sum();

@@ -3,16 +3,15 @@
 //! The vocabularies are in llama.cpp's sources, under `$AIR_ORACLES/llama-src` (default `~/.cache/air-oracles`). Where
 //! they are missing a test says so in one line and passes; the tests inside `src/text` need nothing.
 
+#[path = "common/oracles.rs"]
+mod oracles;
+
 use air_rs::format::gguf;
 use air_rs::meta::{Array, Meta, Value as MetaValue};
 use air_rs::text::Tokenizer;
+use oracles::oracles;
 use serde_json::Value;
 use std::path::PathBuf;
-
-fn oracles() -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/air-oracles");
-    std::env::var_os("AIR_ORACLES").map_or_else(home, PathBuf::from)
-}
 
 fn vocabulary(file: &str) -> Option<PathBuf> {
     let path = oracles().join("llama-src/vendor/llama.cpp/models").join(file);

@@ -2,7 +2,7 @@
 //!
 //! It shares no code with the library and checks nothing, so tests can say "this length, but wrong".
 
-#![allow(dead_code, reason = "each test binary uses another part of it")]
+#![allow(dead_code, reason = "each test program writes other kinds of value")]
 
 /// A field of the header.
 #[derive(Debug, Clone)]

@@ -1,12 +1,16 @@
 //! The threads: one job at a time, cut into tasks that threads claim one by one.
 //!
+//! Each thread has a range of its own, which it walks forward, because neighbouring tasks read neighbouring memory and
+//! what was asked for ahead of time is then its own; whoever is through takes from the far end of the longest range.
+//!
 //! Threads spin for a moment between jobs, because the next one usually comes within microseconds, then sleep; an idle
 //! pool costs nothing. The caller works too. A job is over when all its tasks have run; a thread that wakes up
 //! late finds nothing to claim. A panic in a task ends the job with an error, and the pool stays usable.
 //!
 //! One word holds the job's number (upper half) and how many tasks are unclaimed (lower half). Claiming is a
 //! compare-and-swap of the whole word, so it succeeds only for the current job; until all claimed tasks are done the job
-//! is current, which is why the pointer that was read before the claim is still good after it.
+//! is current, which is why the pointer that was read before the claim is still good after it. A claim is a right to one
+//! task, and the ranges hold at least as many tasks as there are claims without one, so the search for it ends.
 
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,12 +37,45 @@ struct Shared {
     state: AtomicU64,
     /// Points to the caller's `&Task`, while a job runs.
     job: AtomicPtr<()>,
+    ranges: Vec<Range>,
     done: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
     sleepers: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
+}
+
+/// Tasks that a thread has before it: the first (upper half) and the end (lower half). On a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Range(AtomicU64);
+
+impl Range {
+    fn set(&self, first: u32, end: u32) {
+        self.0.store(u64::from(first) << 32 | u64::from(end), Ordering::Relaxed);
+    }
+
+    fn len(&self) -> u32 {
+        let range = self.0.load(Ordering::Relaxed);
+        (range as u32).saturating_sub((range >> 32) as u32)
+    }
+
+    /// Takes the first task, or the last one.
+    fn take(&self, last: bool) -> Option<usize> {
+        let mut range = self.0.load(Ordering::Relaxed);
+        loop {
+            let (first, end) = (range >> 32, range & UNCLAIMED);
+            if first >= end {
+                return None;
+            }
+            let (rest, taken) = if last { (range - 1, end - 1) } else { (range + (1 << 32), first) };
+            match self.0.compare_exchange_weak(range, rest, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(taken as usize),
+                Err(now) => range = now,
+            }
+        }
+    }
 }
 
 const UNCLAIMED: u64 = 0xffff_ffff;
@@ -52,6 +89,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
+            ranges: (0..threads.max(1)).map(|_| Range::default()).collect(),
             done: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -94,6 +132,11 @@ impl Pool {
         let tasks = u32::try_from(tasks).map_err(|_| Error::Engine(format!("{tasks} tasks in one job")))?;
         shared.panicked.store(false, Ordering::Relaxed);
         shared.done.store(0, Ordering::Relaxed);
+        let threads = shared.ranges.len() as u64;
+        let cut = |n: u64| (u64::from(tasks) * n / threads) as u32;
+        for (n, range) in (0..).zip(&shared.ranges) {
+            range.set(cut(n), cut(n + 1));
+        }
         let job: *const &Task = &task;
         shared.job.store(job.cast_mut().cast(), Ordering::Relaxed);
         let number = (shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
@@ -173,12 +216,23 @@ impl Shared {
         // SAFETY: the claim succeeded, so the job was current when its pointer was read and stays so until this task
         // counts as done; the caller keeps the reference alive until then.
         let task: &Task = unsafe { *job.cast::<&Task>() };
-        let index = (state & UNCLAIMED) as usize - 1;
+        let index = self.take(thread);
         if catch_unwind(AssertUnwindSafe(|| task(thread, index))).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
         self.done.fetch_add(1, Ordering::Release);
         true
+    }
+
+    /// The task of a claim.
+    fn take(&self, thread: usize) -> usize {
+        let mut index = self.ranges[thread].take(false);
+        loop {
+            if let Some(index) = index {
+                return index;
+            }
+            index = self.ranges.iter().max_by_key(|r| r.len()).and_then(|r| r.take(true));
+        }
     }
 
     fn idle(&self) -> bool {

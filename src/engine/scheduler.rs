@@ -9,7 +9,7 @@
 //! text did (the next turn of a chat) goes on from there. By the same law its result is the same.
 
 use super::job::{Job, Progress};
-use super::request::Command;
+use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
 use crate::error::Result;
 use crate::kv::SeqId;
@@ -165,7 +165,7 @@ impl Scheduler {
             for (at, Active { job, .. }) in
                 self.active.iter().enumerate().filter(|(_, a)| a.job.is_decoding() == decoding)
             {
-                if job.reader().is_some_and(Sender::is_full) {
+                if job.reader().is_some_and(is_behind) {
                     continue;
                 }
                 let (pending, all) = (job.pending().len(), job.reader().is_some());
@@ -204,6 +204,14 @@ impl Scheduler {
             self.retire(p.job, p.progress == Progress::Ended);
         }
     }
+}
+
+/// Whether an evaluation's reader has yet to take what was computed. One that is gone is not: its job may end.
+fn is_behind(rows: &Sender<Result<Logits>>) -> bool {
+    // Not `is_full`: that stays true for ever once the reader of a full channel is gone.
+    let mut select = Select::new();
+    select.send(rows);
+    select.try_ready().is_err()
 }
 
 fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part]) -> Result<()> {

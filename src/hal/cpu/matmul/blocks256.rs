@@ -6,7 +6,7 @@
 #![expect(clippy::needless_range_loop, reason = "an index runs through several arrays of lanes at once")]
 
 use super::super::activation::Block256;
-use super::blocks32::{NON_LINEAR, entries};
+use super::blocks32::{NON_LINEAR, entries, nibbles};
 use super::{IntFormat, LANES, Simd, Words, two};
 
 /// Byte `i` of each word, as an integer.
@@ -40,14 +40,6 @@ fn six_bits<S: Simd>(s: S, p: &[u8], at: usize, which: usize) -> [S::I; 2] {
     [s.and(word, s.isplat(0x3f3f_3f3f)), s.or(s.and(low, s.isplat(0x0f0f_0f0f)), high)]
 }
 
-/// Elements `4j..` of two sub-blocks of 32 whose nibbles share bytes at `at`.
-#[inline(always)]
-fn nibbles<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> [S::I; 2] {
-    let word = s.iload(p, at + j * 64);
-    let mask = s.isplat(0x0f0f_0f0f);
-    [s.and(word, mask), s.and(s.shr(word, 4), mask)]
-}
-
 /// The sub-block (of 16) that is quarter `way` of a half: a set is the even or the odd ones of a half.
 #[inline(always)]
 fn quarters(set: usize, way: usize) -> usize {
@@ -66,6 +58,7 @@ impl IntFormat for Q4K {
     const MINIMA: bool = true;
     #[inline(always)]
     fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {
+        // Two sub-blocks of 32 share bytes.
         two(nibbles(s, p, 16 * LANES + set * 512, j))
     }
     #[inline(always)]

@@ -6,9 +6,9 @@
 use super::super::activation::Block32;
 use super::{IntFormat, LANES, Simd, Words, two};
 
-/// Elements `4j..` and `16 + 4j..` of thirty-two nibbles that begin at `at`.
+/// The low and the high nibbles of word `j` of those that begin at `at`: here elements `4j..` and `16 + 4j..`.
 #[inline(always)]
-fn nibbles<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> [S::I; 2] {
+pub fn nibbles<S: Simd>(s: S, p: &[u8], at: usize, j: usize) -> [S::I; 2] {
     let word = s.iload(p, at + j * 64);
     let mask = s.isplat(0x0f0f_0f0f);
     [s.and(word, mask), s.and(s.shr(word, 4), mask)]

@@ -4,7 +4,8 @@
 //!     cargo bench --bench cpu_kernels -- Q4_K       one format
 //!
 //! In `cpu` the matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
-//! only reads as much. In `core` it is 2 MiB and one thread works: what the kernel itself takes. `AIR_CPU` chooses the instruction set; the threads are the machine's.
+//! only reads as much, with the machine's threads. In `core` it is 2 MiB and one thread works: what the kernel itself
+//! takes. `AIR_CPU` chooses the instruction set.
 
 use air_rs::hal::cpu::{Cpu, CpuOptions};
 use air_rs::hal::{Backend, Batch, Bindings, KvLayout, Reservation, Row, WeightDesc};

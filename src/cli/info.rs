@@ -1,7 +1,7 @@
 //! `air info`: what a model file holds, read from its header alone.
 //!
-//! It opens what `gguf::open` accepts, also models that air cannot run, and then says why it cannot. Text from the file is
-//! escaped before it reaches the terminal.
+//! It opens what `gguf::open` accepts, also models that air cannot run, and then says why it cannot. Text from the file
+//! is escaped before it reaches the terminal.
 
 use super::settings::{ModelOnly, SettingArgs};
 use super::shares::{self, Share};
@@ -186,7 +186,8 @@ impl<'a> Report<'a> {
             let row = |t: &crate::format::TensorInfo| {
                 let (source, offset, bytes) = (t.extent.source, t.extent.offset, t.extent.len);
                 let file = self.catalogue.sources[source].name();
-                json!({ "name": t.name, "shape": t.shape, "format": t.format.name, "bytes": bytes, "offset": offset, "file": file })
+                let format = t.format.name;
+                json!({ "name": t.name, "shape": t.shape, "format": format, "bytes": bytes, "offset": offset, "file": file })
             };
             out["tensors"] = self.catalogue.tensors.values().map(row).collect();
         }

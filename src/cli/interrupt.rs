@@ -2,8 +2,8 @@
 //!
 //! A command that runs long calls `watch` once and `check`s between pieces of work: the first Ctrl-C (or SIGTERM)
 //! sets a flag, so that the command can remove what it has half written; the second removes that itself and ends
-//! the process at once with code 130. A command that does not watch is ended by the first, as usual. `forward` hands Ctrl-C to something that
-//! can be cancelled, such as a generation, for as long as it runs.
+//! the process at once with code 130. A command that does not watch is ended by the first, as usual. `forward` hands
+//! Ctrl-C to something that can be cancelled, such as a generation, for as long as it runs.
 
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};

@@ -218,7 +218,8 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u
     if bytes(&layout) > room {
         let (need, have) = (bytes(&layout) >> 20, room >> 20);
         return Err(Error::Limit(format!(
-            "a context of {context} needs {need} MiB for its keys and values, {have} MiB are left; use a smaller context size or state type"
+            "a context of {context} needs {need} MiB for its keys and values, {have} MiB are left; \
+             use a smaller context size or state type"
         )));
     }
     Ok(State { layout, context })

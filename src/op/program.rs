@@ -1,8 +1,8 @@
 //! Programs: ops over values, checked as they are built, with values placed in one arena by liveness.
 //!
 //! Invariants after `Builder::finish`: every value is written once, before it is read; the operands of an op fit each
-//! other (`check`); two values that are alive at the same time do not overlap in the arena. Values that pass between stages are
-//! `Carry`s: fixed buffers of the model that a program reads at its start or writes before its end.
+//! other (`check`); two values that are alive at the same time do not overlap in the arena. Values that pass between
+//! stages are `Carry`s: fixed buffers of the model that a program reads at its start or writes before its end.
 
 use super::{Op, check};
 

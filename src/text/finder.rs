@@ -38,14 +38,15 @@ impl Default for Finder {
 }
 
 impl Finder {
-    /// For these texts, none of them empty, no two of them equal. Some 20 bytes of memory for each of their bytes.
+    /// For these texts, none of them empty; of equal ones the first is found. Some 20 bytes of memory for each of their bytes.
     pub(super) fn new<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Self {
         let root = Node { byte: 0, child: NONE, sibling: NONE, fail: 0, longest: NONE };
         let mut finder = Finder { nodes: vec![root], root: Box::new([0; 256]), shorter: vec![] };
         let mut ends = vec![];
         for text in texts {
             let end = text.iter().rev().fold(0, |node, &byte| finder.grow(node, byte));
-            finder.nodes[end as usize].longest = ends.len() as u32;
+            let node = &mut finder.nodes[end as usize];
+            node.longest = node.longest.min(ends.len() as u32);
             ends.push(end);
         }
         finder.link();
@@ -152,5 +153,13 @@ mod tests {
             assert_eq!(got, naive(&texts, text), "{text}");
         }
         Finder::default().find(b"abc", |_, _| panic!("there is nothing to find"));
+    }
+
+    #[test]
+    fn of_equal_texts_the_first_is_found() {
+        let finder = finder(&["a", "ab", "a", "ab"]);
+        let mut got = vec![];
+        finder.find(b"ab", |at, longest| got.push((at, longest, finder.shorter(longest))));
+        assert_eq!(got, [(0, 1, Some(0))]);
     }
 }

@@ -62,7 +62,8 @@ impl Report<'_> {
         self.work.decode_bytes.is_some_and(|b| self.limits.cached(b))
     }
 
-    /// Tokens per second of decoding that memory or cores allow, and which of them (`mem`, `cores`), as far as they are known.
+    /// Tokens per second of decoding that memory or cores allow, and which of them (`mem`, `cores`), as far as they are
+    /// known.
     fn decode_limit(&self) -> Option<(f64, &'static str)> {
         let bytes = self.work.decode_bytes.filter(|_| !self.cached());
         let memory = bytes.and_then(|b| Some((self.limits.best_memory()? / b as f64, "mem")));

@@ -27,11 +27,11 @@ pub trait Block: Copy + Send + Sync + 'static {
     fn zero(scale: f32) -> Self;
     /// Elements `4i .. 4i + 4` as the bytes of a word.
     fn word(&self, i: usize) -> i32;
-    /// Minus the sum of all integers, times 1, 8, 16 or 128.
-    fn minus_sum(&self, times: i32) -> i32;
-    /// Minus the sums of two parts of `len` (16 or 32) integers, in the halves of a word: of each four parts, pair `2k`
-    /// has the first and the third, pair `2k + 1` the second and the fourth, as bytes fall out of a word under a mask.
-    fn pair(&self, i: usize, len: usize) -> i32;
+    /// Minus the sum of the integers times `times` (1, 4, 8, 16, 32 or 128), in sixteen lanes. A block with sub-blocks
+    /// (of `sub` integers: 16 or 32) weighs the sum of each by its factor in each lane. Factors come in pairs, in the
+    /// halves of words: of each four, pair `2k` has the first and the third, pair `2k + 1` the second and the fourth, as
+    /// bytes fall out of a word under a mask.
+    fn minus_sum<S: Simd>(&self, s: S, times: i32, factors: &[S::I; 8], sub: usize) -> S::I;
     /// Scale.
     fn scale(&self) -> f32;
     /// The integers, to fill in.
@@ -45,7 +45,7 @@ pub trait Block: Copy + Send + Sync + 'static {
 #[repr(C, align(64))]
 pub struct Block32 {
     q: [u8; 32],
-    /// Times 1, 8, 16 and 128: products of the formats start from one of these.
+    /// Times 1, 8, 16 and 128, ready to start a product from.
     minus_sums: [i32; 4],
     scale: f32,
 }
@@ -94,17 +94,13 @@ impl Block for Block32 {
         word(&self.q, i)
     }
     #[inline(always)]
-    fn minus_sum(&self, times: i32) -> i32 {
-        match times {
+    fn minus_sum<S: Simd>(&self, s: S, times: i32, _: &[S::I; 8], _: usize) -> S::I {
+        s.isplat(match times {
             1 => self.minus_sums[0],
             8 => self.minus_sums[1],
             16 => self.minus_sums[2],
             _ => self.minus_sums[3],
-        }
-    }
-    #[inline(always)]
-    fn pair(&self, _: usize, _: usize) -> i32 {
-        self.minus_sums[0] & 0xffff
+        })
     }
     #[inline(always)]
     fn scale(&self) -> f32 {
@@ -135,12 +131,13 @@ impl Block for Block256 {
         word(&self.q, i)
     }
     #[inline(always)]
-    fn minus_sum(&self, times: i32) -> i32 {
-        self.pairs32.iter().map(|&p| i32::from(p as i16) + (p >> 16)).sum::<i32>() * times
-    }
-    #[inline(always)]
-    fn pair(&self, i: usize, len: usize) -> i32 {
-        if len == 16 { self.pairs16[i] } else { self.pairs32[i] }
+    fn minus_sum<S: Simd>(&self, s: S, times: i32, factors: &[S::I; 8], sub: usize) -> S::I {
+        let pairs = if sub == 16 { &self.pairs16[..] } else { &self.pairs32[..] };
+        let mut sum = s.isplat(0);
+        for (i, &pair) in pairs.iter().enumerate() {
+            sum = s.dot_pairs(sum, factors[i], pair);
+        }
+        s.shl(sum, times.trailing_zeros())
     }
     #[inline(always)]
     fn scale(&self) -> f32 {

@@ -1,9 +1,9 @@
 //! How weights lie in this backend's memory: sixteen rows interleaved, field by field.
 //!
 //! Rows come in groups of sixteen. Of a group, block columns follow each other; of a block column, the fields in
-//! the order of the format's table; of a field, its units; of a unit, the sixteen rows. So one vector load finds the same unit of
-//! sixteen rows side by side. It is a pure permutation of whole units: rows go in and come back byte for
-//! byte, and formats whose fields are listed in the table need no code here. Missing rows of a last group are zero
+//! the order of the format's table; of a field, its units; of a unit, the sixteen rows. So one vector load
+//! finds the same unit of sixteen rows side by side. It is a pure permutation of whole units: rows go in and come back
+//! byte for byte, and formats whose fields are listed in the table need no code here. Missing rows of a last group are zero
 //! bytes, which decode to zeros or at least to finite numbers in every format; their outputs are dropped.
 
 use super::simd::LANES;

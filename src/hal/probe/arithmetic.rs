@@ -103,7 +103,8 @@ mod x86 {
                 barrier.wait();
                 let (start, mut rounds) = (Instant::now(), 0);
                 while start.elapsed() < TIME {
-                    // SAFETY: the processor has the set, or `Isa::choose` would have refused; the body touches registers only.
+                    // SAFETY: the processor has the set, or `Isa::choose` would have refused; the body touches only
+                    // registers.
                     unsafe { (body.run)(ROUNDS) };
                     rounds += ROUNDS;
                 }

@@ -2,8 +2,8 @@
 //!
 //! Bytes of weights are read and unpacked once. A format says which *runs* of a block come out of the same bytes (the
 //! low and the high nibbles, the four bit pairs), and the kernel keeps one sum for each of them, so that a word is
-//! loaded once and several independent sums run side by side. Up to four activation rows are served straight from
-//! the weights; more rows go in tiles of eight, four, two and one over a few blocks that were unpacked to the
+//! loaded once and several independent sums run side by side. One or two activation rows are served straight
+//! from the weights; more go in tiles of eight, four, two and one over a few blocks that were unpacked to the
 //! nearest cache. Offsets and minima cost a product of pairs for two sub-blocks, because activations carry minus their
 //! sums. All ways compute every output by the same exact integers and the same float operations in the same order.
 
@@ -60,7 +60,7 @@ pub trait IntFormat: 'static {
     /// Scales of the sub-blocks.
     #[inline(always)]
     fn sub_scales<S: Simd>(_: S, _: &[u8], _: &mut [S::I; 16]) {}
-    /// Minima of the sub-blocks, in pairs as `Block::pair` has them.
+    /// Minima of the sub-blocks, in pairs as `Block::minus_sum` takes them.
     #[inline(always)]
     fn sub_minima<S: Simd>(_: S, _: &[u8], _: &mut [S::I; 8]) {}
 }
@@ -119,15 +119,10 @@ impl<'a, S: Simd, F: IntFormat> Head<'a, S, F> {
     /// The sum that a block's products start from: what the excess of the integers takes away.
     #[inline(always)]
     fn start(&self, s: S, x: &F::X) -> S::I {
-        let times = excess::<S, F>();
-        if times == 0 || !F::SCALED {
-            return s.isplat(if times == 0 { 0 } else { x.minus_sum(times) });
+        match excess::<S, F>() {
+            0 => s.isplat(0),
+            times => x.minus_sum(s, times, &self.subs.pairs, F::SUB),
         }
-        let mut sum = s.isplat(0);
-        for i in 0..F::X::LEN / F::SUB / 2 {
-            sum = s.dot_pairs(sum, self.subs.pairs[i], x.pair(i, F::SUB));
-        }
-        s.shl(sum, times.trailing_zeros())
     }
 
     /// Adds a block's exact sum, and that of its minima, to an output.
@@ -138,12 +133,7 @@ impl<'a, S: Simd, F: IntFormat> Head<'a, S, F> {
         if !F::MINIMA {
             return acc;
         }
-        let mut minima = s.isplat(if F::SCALED { 0 } else { x.minus_sum(1) });
-        if F::SCALED {
-            for i in 0..F::X::LEN / F::SUB / 2 {
-                minima = s.dot_pairs(minima, self.subs.minima[i], x.pair(i, F::SUB));
-            }
-        }
+        let minima = x.minus_sum(s, 1, &self.subs.minima, F::SUB);
         s.fma(s.to_f32(minima), s.mul(self.min_scale, d), acc)
     }
 }

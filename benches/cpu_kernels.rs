@@ -1,15 +1,24 @@
-//! Matrix products of the fast CPU backend, format by format: bytes of weights a second.
+//! Matrix products of the fast CPU backend, format by format: bytes of weights a second; and its attention.
 //!
-//!     cargo bench --bench cpu_kernels               all formats, 1, 4, 16 and 64 activation rows
-//!     cargo bench --bench cpu_kernels -- Q4_K       one format
+//!     cargo bench --bench cpu_kernels                       everything
+//!     cargo bench --bench cpu_kernels -- 'c(ore|pu)/Q4_K'   products of one format: 1, 4, 16 and 64 activation rows
+//!     cargo bench --bench cpu_kernels -- attention          attention
 //!
 //! In `cpu` the matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
 //! only reads as much, with the machine's threads. In `core` it is 2 MiB and one thread works: what the kernel itself
 //! takes. `AIR_CPU` chooses the instruction set.
+//!
+//! `attention` has the shape of a model of 1.5 B parameters: 16 layers, 32 query heads on 8 key heads of 64 elements.
+//! `decode` is one row at depth 8192, in bytes of keys and values a second, to be compared with `cpu/memory`;
+//! `prefill` is 512 rows at a depth, in products of pairs of elements a second, to be compared with sixteen for each
+//! cycle and vector unit; `append` stores the keys and values of 512 rows, in bytes of float32. Layers take turns, so
+//! nothing stays in a cache from launch to launch.
 
 use air_rs::hal::cpu::{Cpu, CpuOptions};
-use air_rs::hal::{Backend, Batch, Bindings, KvLayout, Reservation, Row, WeightDesc};
-use air_rs::op::{Builder, Carry, CarryId, Op, RowSet, Type};
+use air_rs::hal::{
+    Backend, Batch, Bindings, KvGroup, KvLayer, KvLayerId, KvLayout, PAGE, ProgramId, Reservation, Row, WeightDesc,
+};
+use air_rs::op::{Attention, Builder, Carry, CarryId, Op, RowSet, Type};
 use air_rs::quant::{FORMATS, Format, Kind};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -99,6 +108,103 @@ fn formats(c: &mut Criterion, name: &str, size: usize, options: fn() -> CpuOptio
     group.finish();
 }
 
+const LAYERS: usize = 16;
+const SHAPE: Attention = Attention { heads: 32, kv_heads: 8, head_dim: 64, v_dim: 64, scale: 0.125, window: None };
+const CHUNK: usize = 512;
+
+/// A sequence of `depth` positions, which further rows follow.
+struct Sequence {
+    cpu: Cpu,
+    append: ProgramId,
+    attend: ProgramId,
+    table: [Vec<u32>; 1],
+    depth: usize,
+    turn: usize,
+}
+
+impl Sequence {
+    fn new(kind: Kind, depth: usize, more: usize) -> Self {
+        let Attention { heads, kv_heads, head_dim, v_dim, .. } = SHAPE;
+        let carry = |name, width| Carry { name, width, ty: Type::F32, rows: RowSet::All };
+        let widths = [heads * head_dim, kv_heads * head_dim, kv_heads * v_dim, heads * v_dim];
+        let carries: Vec<Carry> = ["q", "k", "v", "y"].into_iter().zip(widths).map(|(n, w)| carry(n, w)).collect();
+        let mut cpu = Cpu::new(CpuOptions::default()).expect("the backend starts");
+        let mut compile = |op: &dyn Fn(&mut Builder) -> Op| {
+            let mut b = Builder::new("attention", &carries);
+            let op = op(&mut b);
+            b.op(op);
+            cpu.compile(&b.finish()).expect("the program compiles")
+        };
+        let append = compile(&|b| Op::KvAppend { k: b.carry(CarryId(1)), v: b.carry(CarryId(2)) });
+        let attend = compile(&|b| Op::Attend { q: b.carry(CarryId(0)), attention: SHAPE, out: b.carry(CarryId(3)) });
+        let pages = (depth + more).div_ceil(PAGE);
+        let layers = vec![KvLayer { kv_heads, head_dim, v_dim }; LAYERS];
+        let kv = KvLayout { k: kind.format(), v: kind.format(), groups: vec![KvGroup { layers, window: None, pages }] };
+        let reservation = Reservation { carries: &carries, max_rows: CHUNK, max_outputs: CHUNK, kv: &kv };
+        cpu.reserve(&reservation).expect("memory for the state");
+        for (id, width) in (0..).zip(&widths[..3]) {
+            let x: Vec<f32> = (0..CHUNK * width).map(|i| (i * 37 % 101) as f32 * 0.02 - 1.0).collect();
+            cpu.write(CarryId(id), &x);
+        }
+        let mut s = Sequence { cpu, append, attend, table: [(0..pages as u32).collect()], depth: 0, turn: 0 };
+        for first in (0..depth).step_by(CHUNK) {
+            s.depth = first;
+            (0..LAYERS).for_each(|_| s.launch(append, CHUNK.min(depth - first)));
+        }
+        s.depth = depth;
+        s
+    }
+
+    /// Runs a program on the next rows, in the layer whose turn it is.
+    fn launch(&mut self, program: ProgramId, rows: usize) {
+        let row = |i| Row { token: 0, seq: 0, pos: (self.depth + i) as u32, output: true };
+        let rows: Vec<Row> = (0..rows).map(row).collect();
+        let layer = Some(KvLayerId { group: 0, layer: self.turn % LAYERS });
+        self.turn += 1;
+        let batch = Batch { rows: &rows, tables: &[&self.table] };
+        self.cpu.launch(program, &Bindings { weights: vec![], layer }, &batch).expect("the launch runs");
+    }
+}
+
+/// Attention of rows that follow `depth` positions.
+fn attention(c: &mut Criterion) {
+    let mut group = c.benchmark_group("attention");
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    for kind in [Kind::F16, Kind::Q8_0, Kind::Q4_0] {
+        for (name, depth, rows) in
+            [("decode", 8191, 1), ("prefill", 0, CHUNK), ("prefill", 2048, CHUNK), ("append", 0, CHUNK)]
+        {
+            let Attention { heads, kv_heads, head_dim, v_dim, .. } = SHAPE;
+            let seen: usize = (0..rows).map(|r| depth + r + 1).sum();
+            group.throughput(match name {
+                "decode" => {
+                    let bytes = kind.format().row_bytes(head_dim) + kind.format().row_bytes(v_dim);
+                    Throughput::Bytes((seen * kv_heads * bytes) as u64)
+                }
+                "prefill" => Throughput::Elements((seen * heads * (head_dim + v_dim)) as u64),
+                _ => Throughput::Bytes((4 * rows * kv_heads * (head_dim + v_dim)) as u64),
+            });
+            group.bench_function(format!("{name}/{}/{depth}", kind.format().name), |b| {
+                b.iter_custom({
+                    let mut made = None;
+                    move |n| {
+                        let s = made.get_or_insert_with(|| {
+                            let mut s = Sequence::new(kind, depth, rows);
+                            (0..LAYERS).for_each(|_| s.launch(s.append, rows));
+                            s
+                        });
+                        let program = if name == "append" { s.append } else { s.attend };
+                        let start = std::time::Instant::now();
+                        (0..n).for_each(|_| s.launch(program, rows));
+                        start.elapsed()
+                    }
+                })
+            });
+        }
+    }
+    group.finish();
+}
+
 fn kernels(c: &mut Criterion) {
     formats(c, "core", CACHED, || CpuOptions { threads: Some(1), ..CpuOptions::default() });
     let mut group = c.benchmark_group("cpu");
@@ -110,5 +216,5 @@ fn kernels(c: &mut Criterion) {
     formats(c, "cpu", BYTES, CpuOptions::default);
 }
 
-criterion_group!(benches, kernels);
+criterion_group!(benches, kernels, attention);
 criterion_main!(benches);

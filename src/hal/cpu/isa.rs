@@ -5,7 +5,7 @@
 //! has, unless `AIR_CPU` or the caller names one.
 
 use super::activation::{Block32, Block256, RowBlocks, quantise};
-use super::attention::{self, Tile, View};
+use super::attention::{self, Part, Segment, Softmax, Tile};
 use super::math;
 use super::matmul::{self, Bf16, F16, F32, FloatFormat, IntFormat, Sums, Task, multiply_float, multiply_int};
 use super::simd::Scalar;
@@ -110,8 +110,10 @@ impl Isa {
 
 /// A matrix product for one format.
 pub type Multiply = unsafe fn(&Task, &mut Sums);
-/// A pass over one page for a tile of heads.
-pub type PageKernel = unsafe fn(&View, &mut Tile);
+/// Weights of a segment for a tile of queries.
+pub type ScoresKernel = unsafe fn(&Segment, &Tile, &mut Part);
+/// Sums of a segment's values.
+pub type ValuesKernel = unsafe fn(&Segment, &mut Part);
 
 /// One set's kernels. Calling them is safe as long as the processor has the set, which `Isa::kernels` asserts;
 /// `quantise*` also ask that the row's blocks are the caller's own.
@@ -123,14 +125,18 @@ pub struct Kernels {
     pub rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub silu_glu: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub softmax: unsafe fn(&[f32], &mut [f32]),
-    /// For a key format and 1, 2 or 4 heads.
-    pub scores: fn(Kind, usize) -> PageKernel,
-    /// For a value format and 1, 2 or 4 heads.
-    pub values: fn(Kind, usize) -> PageKernel,
+    /// Most queries of a tile; smaller ones have half as many, and so on.
+    pub tile: usize,
+    /// For a key format and a number of queries.
+    pub scores: fn(Kind, usize) -> ScoresKernel,
+    /// For a value format and a number of queries.
+    pub values: fn(Kind, usize) -> ValuesKernel,
+    /// Adds a segment's sums to those of a number of queries.
+    pub fold: unsafe fn(&Softmax, &mut Softmax, usize),
 }
 
 macro_rules! kernels {
-    ($set:ident, $token:expr $(, $features:literal)?) => {
+    ($set:ident, $token:expr, $most:literal [$($queries:literal $panels:literal $vectors:literal),+] $(, $features:literal)?) => {
         mod $set {
             use super::*;
 
@@ -167,26 +173,35 @@ macro_rules! kernels {
                 math::softmax($token, x, out);
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn page_scores<K: attention::KeyFormat, const H: usize>(view: &View, tile: &mut Tile) {
-                attention::scores::<_, K, H>($token, view, tile);
+            unsafe fn scores<K: attention::KeyFormat, const T: usize, const P: usize>(
+                segment: &Segment,
+                tile: &Tile,
+                part: &mut Part,
+            ) {
+                attention::scores::<_, K, T, P>($token, segment, tile, part);
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn page_values<V: attention::ValueFormat, const H: usize>(view: &View, tile: &mut Tile) {
-                attention::values::<_, V, H>($token, view, tile);
+            unsafe fn values<V: attention::ValueFormat, const T: usize, const C: usize>(
+                segment: &Segment,
+                part: &mut Part,
+            ) {
+                attention::values::<_, V, T, C>($token, segment, part);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn fold(part: &Softmax, sums: &mut Softmax, queries: usize) {
+                attention::fold($token, part, sums, queries);
             }
 
-            fn heads_of_scores<K: attention::KeyFormat>(heads: usize) -> PageKernel {
-                match heads {
-                    4 => page_scores::<K, 4>,
-                    2 => page_scores::<K, 2>,
-                    _ => page_scores::<K, 1>,
+            fn scores_of<K: attention::KeyFormat>(queries: usize) -> ScoresKernel {
+                match queries {
+                    $($queries => scores::<K, $queries, $panels>,)+
+                    other => unreachable!("no tile has {other} queries"),
                 }
             }
-            fn heads_of_values<V: attention::ValueFormat>(heads: usize) -> PageKernel {
-                match heads {
-                    4 => page_values::<V, 4>,
-                    2 => page_values::<V, 2>,
-                    _ => page_values::<V, 1>,
+            fn values_of<V: attention::ValueFormat>(queries: usize) -> ValuesKernel {
+                match queries {
+                    $($queries => values::<V, $queries, $vectors>,)+
+                    other => unreachable!("no tile has {other} queries"),
                 }
             }
 
@@ -214,18 +229,20 @@ macro_rules! kernels {
                 rms_norm,
                 silu_glu,
                 softmax,
-                scores: |kind, heads| match kind {
-                    Kind::F32 => heads_of_scores::<attention::F32>(heads),
-                    Kind::F16 => heads_of_scores::<attention::F16>(heads),
-                    Kind::Q8_0 => heads_of_scores::<attention::Q8_0>(heads),
-                    Kind::Q4_0 => heads_of_scores::<attention::Q4_0>(heads),
+                tile: $most,
+                fold,
+                scores: |kind, queries| match kind {
+                    Kind::F32 => scores_of::<attention::F32>(queries),
+                    Kind::F16 => scores_of::<attention::F16>(queries),
+                    Kind::Q8_0 => scores_of::<attention::Q8_0>(queries),
+                    Kind::Q4_0 => scores_of::<attention::Q4_0>(queries),
                     other => unreachable!("Pages::new admits no state in {other:?}"),
                 },
-                values: |kind, heads| match kind {
-                    Kind::F32 => heads_of_values::<attention::F32>(heads),
-                    Kind::F16 => heads_of_values::<attention::F16>(heads),
-                    Kind::Q8_0 => heads_of_values::<attention::Q8_0>(heads),
-                    Kind::Q4_0 => heads_of_values::<attention::Q4_0>(heads),
+                values: |kind, queries| match kind {
+                    Kind::F32 => values_of::<attention::F32>(queries),
+                    Kind::F16 => values_of::<attention::F16>(queries),
+                    Kind::Q8_0 => values_of::<attention::Q8_0>(queries),
+                    Kind::Q4_0 => values_of::<attention::Q4_0>(queries),
                     other => unreachable!("Pages::new admits no state in {other:?}"),
                 },
             };
@@ -233,12 +250,15 @@ macro_rules! kernels {
     };
 }
 
-kernels!(scalar, Scalar);
+// Of attention: most queries of a tile; then for each tile its queries, panels of keys and vectors of values that are
+// computed together: as many as there are registers for their sums.
+kernels!(scalar, Scalar, 4 [4 1 1, 2 2 2, 1 2 4]);
 #[cfg(target_arch = "x86_64")]
 kernels!(
     avx2,
     // SAFETY: these functions are reached only through `Isa::kernels`, which checked the features.
     unsafe { super::super::simd::Avx2::new() },
+    4 [4 1 1, 2 2 2, 1 2 4],
     "avx2,fma,f16c"
 );
 #[cfg(target_arch = "x86_64")]
@@ -246,5 +266,6 @@ kernels!(
     avx512,
     // SAFETY: these functions are reached only through `Isa::kernels`, which checked the features.
     unsafe { super::super::simd::Avx512::new() },
+    8 [8 2 2, 4 2 4, 2 2 4, 1 2 4],
     "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 );

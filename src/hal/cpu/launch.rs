@@ -4,7 +4,7 @@
 //! another shape) is checked here and is an error, so the kernels below may rely on shapes. Rows are independent of
 //! each other in every step; work goes to the pool when there is enough of it.
 
-use super::attention::{TILE, Tile, View};
+use super::attend::{Attend, Queries};
 use super::isa::Kernels;
 use super::jobs::{Inputs, Job};
 use super::matmul::{Form, Output, Pair, Sums};
@@ -18,7 +18,6 @@ use super::{Cpu, misfit};
 use crate::error::{Error, Result};
 use crate::hal::{Batch, Bindings, KvLayerId, NO_PAGE, PAGE, ProgramId};
 use crate::op::{Activation, Attention, Op, Program, ValueId, WeightSlot};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What one thread reuses.
@@ -26,7 +25,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Scratch {
     /// Sums of a product's task.
     pub sums: Sums,
-    tile: Tile,
+    /// Queries of an attention's task.
+    pub queries: Queries,
     bytes: Vec<u8>,
     chosen: Vec<bool>,
     floats: Vec<f32>,
@@ -38,7 +38,7 @@ pub fn lock<T>(scratch: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Elements below which other threads are not woken for a pass over rows.
-const WORTH_SHARING: usize = 16 << 10;
+pub const WORTH_SHARING: usize = 16 << 10;
 
 /// Elements of a row that an element-wise task takes.
 const SPAN: usize = 2048;
@@ -52,6 +52,7 @@ struct Launch<'a> {
     inputs: &'a mut Inputs,
     kv: &'a mut [Pages],
     turns: &'a mut rope::Tables,
+    partials: &'a mut Vec<f32>,
     scratch: &'a [Mutex<Scratch>],
     bindings: &'a Bindings,
     batch: &'a Batch<'a>,
@@ -82,6 +83,7 @@ pub fn run(cpu: &mut Cpu, program: ProgramId, bindings: &Bindings, batch: &Batch
         inputs: &mut cpu.inputs,
         kv: &mut cpu.kv,
         turns: &mut cpu.turns,
+        partials: &mut cpu.partials,
         scratch: &cpu.scratch,
         bindings,
         batch,
@@ -364,20 +366,12 @@ impl<'a> Launch<'a> {
         if (l.kv_heads, l.head_dim, l.v_dim) != (a.kv_heads, a.head_dim, a.v_dim) {
             return Err(misfit(self.program, "the attention does not fit the sequence state"));
         }
-        let work = Attend { pages, id, a, q: self.mat(q), out: self.mat(out), kernels: self.kernels };
-        let (batch, scratch, failed) = (self.batch, self.scratch, AtomicBool::new(false));
-        let positions: usize = batch.rows.iter().map(|r| r.pos as usize + 1).sum();
-        let worth = positions * a.heads * a.head_dim >= WORTH_SHARING;
-        self.pool.run_if(worth, batch.rows.len() * a.kv_heads, &|thread, task| {
-            let tile = &mut lock(&scratch[thread]).tile;
-            if work.row(batch, task / a.kv_heads, task % a.kv_heads, tile).is_none() {
-                failed.store(true, Ordering::Relaxed);
-            }
-        })?;
-        if failed.into_inner() {
-            return Err(misfit(self.program, "a page that a row sees is missing from its table"));
+        let (q, out) = (self.mat(q), self.mat(out));
+        let work = Attend::new(pages, id, a, (q, out), self.batch, self.kernels, self.pool.threads());
+        if work.run(self.pool, self.partials, self.scratch)? {
+            return Ok(());
         }
-        Ok(())
+        Err(misfit(self.program, "a page that a row sees is missing from its table"))
     }
 }
 
@@ -386,62 +380,7 @@ fn missing_page(pos: u32) -> Error {
 }
 
 /// The page that holds positions `index * PAGE ..` of a sequence, if it is there.
-fn page(batch: &Batch, group: usize, seq: u32, index: usize, count: usize) -> Option<usize> {
+pub fn page(batch: &Batch, group: usize, seq: u32, index: usize, count: usize) -> Option<usize> {
     let page = *batch.tables[seq as usize].get(group)?.get(index)?;
     (page != NO_PAGE && (page as usize) < count).then_some(page as usize)
-}
-
-/// One attention of all rows and heads.
-struct Attend<'a> {
-    pages: &'a Pages,
-    id: KvLayerId,
-    a: &'a Attention,
-    q: Mat,
-    out: Mat,
-    kernels: &'static Kernels,
-}
-
-impl Attend<'_> {
-    /// All query heads of one key head of one row; nothing where a page is missing.
-    fn row(&self, batch: &Batch, r: usize, kv_head: usize, tile: &mut Tile) -> Option<()> {
-        let Attention { heads, kv_heads, head_dim, v_dim, .. } = *self.a;
-        let row = batch.rows[r];
-        let end = row.pos as usize + 1;
-        let start = self.a.window.map_or(0, |w| end.saturating_sub(w as usize));
-        let (keys, values) = self.pages.formats();
-        let group = heads / kv_heads;
-        let mut done = 0;
-        while done < group {
-            let n = if group - done >= TILE {
-                TILE
-            } else if group - done >= 2 {
-                2
-            } else {
-                1
-            };
-            let (scores, weigh) = ((self.kernels.scores)(keys, n), (self.kernels.values)(values, n));
-            let first = kv_head * group + done;
-            // SAFETY: values outlive the launch and nobody writes the queries now.
-            let q = &unsafe { self.q.row(r) }[first * head_dim..][..n * head_dim];
-            tile.start(n, v_dim);
-            for index in start / PAGE..end.div_ceil(PAGE) {
-                let page = page(batch, self.id.group, row.seq, index, self.pages.count())?;
-                let head = self.pages.head(self.id.layer, page, kv_head);
-                let from = start.saturating_sub(index * PAGE);
-                let to = PAGE.min(end - index * PAGE);
-                let scale = self.a.scale;
-                let view = View { keys: head.keys, values: head.values, q, v_dim, scale, from, to };
-                // SAFETY: the kernels are of a set that the processor has.
-                unsafe {
-                    scores(&view, tile);
-                    weigh(&view, tile);
-                }
-            }
-            // SAFETY: these heads of this row belong to this task alone.
-            let out = unsafe { self.out.part_mut(r * self.out.width + first * v_dim, n * v_dim) };
-            tile.finish(v_dim, out);
-            done += n;
-        }
-        Some(())
-    }
 }

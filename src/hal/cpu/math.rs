@@ -74,6 +74,28 @@ pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     s.mul(s.mul(y, power_of_two(s, low)), power_of_two(s, high))
 }
 
+/// `2^x` for x at most 0, within 1 ulp; 2^-125 for all x below -125, NaN for NaN.
+#[inline(always)]
+pub fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
+    // Adding it leaves the nearest integer in the low bits of the sum.
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+    // (2^r - 1) / r on |r| <= 1 / 2, lowest power first.
+    const P: [f32; 6] =
+        [std::f32::consts::LN_2, 0.240_226_48, 0.055_503_324, 0.009_618_437, 0.001_339_887_5, 0.000_153_533_62];
+    let x = s.max(s.splat(-125.0), x);
+    let n = s.add(x, s.splat(ROUND));
+    let r = s.sub(x, s.sub(n, s.splat(ROUND)));
+    let mut p = s.splat(P[5]);
+    p = s.fma(p, r, s.splat(P[4]));
+    p = s.fma(p, r, s.splat(P[3]));
+    p = s.fma(p, r, s.splat(P[2]));
+    p = s.fma(p, r, s.splat(P[1]));
+    p = s.fma(p, r, s.splat(P[0]));
+    p = s.fma(p, r, s.splat(1.0));
+    // The exponent's field stays within that of normal numbers.
+    s.as_float(s.iadd(s.as_words(p), s.shl(s.as_words(n), 23)))
+}
+
 /// `2^n` for n in -126 ..= 127.
 #[inline(always)]
 fn power_of_two<S: Simd>(s: S, n: S::I) -> S::F {

@@ -7,6 +7,7 @@
 //! It does not know model families, files or requests.
 
 mod activation;
+mod attend;
 mod attention;
 mod isa;
 mod jobs;
@@ -65,6 +66,7 @@ pub struct Cpu {
     inputs: Inputs,
     kv: Vec<Pages>,
     turns: rope::Tables,
+    partials: Vec<f32>,
     scratch: Vec<Mutex<Scratch>>,
 }
 
@@ -90,6 +92,7 @@ impl Cpu {
             inputs: Inputs::default(),
             kv: vec![],
             turns: rope::Tables::default(),
+            partials: vec![],
             scratch: (0..threads.max(batch)).map(|_| Mutex::default()).collect(),
         })
     }

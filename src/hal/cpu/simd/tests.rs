@@ -1,7 +1,7 @@
 //! The primitives of every instruction set against the scalar ones, on random and on special operands.
 
 use super::*;
-use crate::hal::cpu::math::exp;
+use crate::hal::cpu::math::{exp, exp2};
 
 /// Words that float and integer operations treat specially, and some that they do not.
 fn words() -> Vec<u32> {
@@ -45,6 +45,7 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
             s.load_bf16(&bytes, at),
             exp(s, x),
             exp(s, small),
+            exp2(s, small),
         ];
         let integers = [
             s.iadd(a, b),
@@ -115,6 +116,23 @@ fn the_exponential_is_within_an_ulp() {
         assert_eq!(exp(Scalar, [x; LANES])[0], want);
     }
     assert!(exp(Scalar, [f32::NAN; LANES])[0].is_nan());
+}
+
+#[test]
+fn the_power_of_two_is_within_an_ulp() {
+    let mut lanes = [0.0f32; LANES];
+    for i in 0..=125_000 {
+        let x = -(i as f32) / 1000.0;
+        Scalar.store(exp2(Scalar, Scalar.splat(x)), &mut lanes, 0);
+        let want = f64::from(x).exp2();
+        let ulp = f64::from((want as f32).next_up() - want as f32);
+        assert!((f64::from(lanes[0]) - want).abs() <= ulp, "2^{x} is {:e}, not {want:e}", lanes[0]);
+    }
+    let least = f32::from_bits(2 << 23);
+    for (x, want) in [(f32::NEG_INFINITY, least), (-1e30, least), (-0.0, 1.0), (-3.0, 0.125)] {
+        assert_eq!(exp2(Scalar, [x; LANES])[0], want);
+    }
+    assert!(exp2(Scalar, [f32::NAN; LANES])[0].is_nan());
 }
 
 #[test]

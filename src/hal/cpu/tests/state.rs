@@ -29,6 +29,61 @@ fn attention_over_pages() {
     }
 }
 
+/// Groups of query heads of all sizes, and heads that fill no vector or several.
+#[test]
+fn attention_of_any_group_and_head() {
+    let mut rng = Random(16);
+    for (heads, kv_heads, head_dim, v_dim) in
+        [(3, 1, 40, 80), (5, 1, 80, 40), (14, 2, 16, 48), (8, 1, 192, 128), (20, 2, 32, 32), (2, 2, 64, 112)]
+    {
+        for window in [None, Some(9)] {
+            let shape = Attention { heads, kv_heads, head_dim, v_dim, scale: 0.1, window };
+            attend(shape, Kind::F16, Kind::F16, &mut rng).check(&format!("{shape:?}"), 1e-8);
+        }
+    }
+}
+
+/// Sequences of several segments: their sums are folded in order, whoever computed them, and windows begin anywhere.
+#[test]
+fn attention_over_segments() {
+    let mut rng = Random(17);
+    for (heads, kv_heads, window) in [(3, 1, None), (4, 2, Some(515)), (1, 1, Some(20))] {
+        let shape = Attention { heads, kv_heads, head_dim: 32, v_dim: 32, scale: 0.5, window };
+        let mut case = attend(shape, Kind::F16, Kind::Q8_0, &mut rng);
+        let row = |seq, pos| Row { token: 0, seq, pos, output: true };
+        // At the end the sequences take turns, nine rows each.
+        let turns = (0..5).flat_map(|i| {
+            let of = move |seq, first: u32| (i * 9..i * 9 + 9).map(move |n| row(seq, first + n));
+            of(0, 1029).chain(of(1, 0))
+        });
+        case.rows = (0..1029).map(|pos| row(0, pos)).chain(turns).collect();
+        case.tables = vec![vec![(2..36).rev().collect()], vec![vec![1, 0]]];
+        case.kv.groups[0].pages = 36;
+        case.input = rng.normals(case.rows.len() * 32);
+        case.check(&format!("{shape:?}"), 1e-6);
+    }
+}
+
+/// What a row does not see does not reach it, not even from a row that shares its tile.
+#[test]
+fn later_rows_change_nothing() {
+    let mut rng = Random(18);
+    for window in [None, Some(3)] {
+        let shape = Attention { heads: 2, kv_heads: 1, head_dim: 32, v_dim: 32, scale: 0.2, window };
+        let mut case = attend(shape, Kind::F16, Kind::F16, &mut rng);
+        (case.rows, _) = plain_rows(40);
+        case.input.truncate(40 * 32);
+        case.tables = vec![vec![vec![4, 1]]];
+        let want = case.fast(Isa::Scalar, 1, 40);
+        case.input[37 * 32..38 * 32].fill(f32::INFINITY);
+        for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
+            let got = case.fast(isa, 1, 40);
+            assert_bits(&got[..37 * 64], &want[..37 * 64], &format!("{isa:?}, {window:?}"));
+            assert!(got[37 * 64..38 * 64].iter().all(|x| x.is_nan()), "{isa:?}: the row itself is touched");
+        }
+    }
+}
+
 fn attend(shape: Attention, k: Kind, v: Kind, rng: &mut Random) -> Case {
     let Attention { heads, kv_heads, head_dim, v_dim, window, .. } = shape;
     let widths = [heads * head_dim, kv_heads * head_dim, kv_heads * v_dim];

@@ -77,7 +77,7 @@ fn every_instruction_set_gives_the_same_bits() {
         let path = model(dir.path(), shape, kind);
         let mut first: Option<(String, Vec<u32>)> = None;
         let mut sets = 0;
-        for isa in ["scalar", "avx2", "avx512"] {
+        for isa in ["scalar", "avx2", "avx512", "amx"] {
             let npy = dir.path().join("out.npy");
             let mut c = air();
             c.env("AIR_CPU", isa).args(["debug", "logits", "--tokens", &ids.join(","), "-m"]).arg(&path);

@@ -40,7 +40,7 @@ pub trait Block: Copy + Send + Sync + 'static {
     fn finish(&mut self, minus_sums: &[i32], scale: f32);
 }
 
-/// 32 elements: one cache line.
+/// 32 elements: one cache line. The integers come first, where tiles find them.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Block32 {
@@ -50,7 +50,7 @@ pub struct Block32 {
     scale: f32,
 }
 
-/// 256 elements: five cache lines.
+/// 256 elements: five cache lines. The integers come first, where tiles find them.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Block256 {

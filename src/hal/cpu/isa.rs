@@ -7,7 +7,7 @@
 use super::activation::{Block32, Block256, RowBlocks, quantise};
 use super::attention::{self, Part, Segment, Softmax, Tile};
 use super::math;
-use super::matmul::{self, Bf16, F16, F32, FloatFormat, IntFormat, Sums, Task, multiply_float, multiply_int};
+use super::matmul::{self, Bf16, F16, F32, FloatFormat, IntFormat, Room, Task, multiply_float, multiply_int};
 use super::simd::Scalar;
 use crate::error::{Error, Result};
 use crate::quant::Kind;
@@ -21,11 +21,13 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// The same, and tiles of int8 for products of many rows.
+    Amx,
 }
 
 impl Isa {
     /// All sets, best first.
-    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Scalar];
+    pub const ALL: [Isa; 4] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Scalar];
 
     /// As `AIR_CPU` takes it.
     pub fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 
@@ -42,10 +45,11 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "AVX2",
             Isa::Avx512 => "AVX-512 VNNI",
+            Isa::Amx => "AVX-512 VNNI + AMX int8",
         }
     }
 
-    /// Whether this processor has it.
+    /// Whether this processor has it, and the system lets this process use it.
     #[cfg(target_arch = "x86_64")]
     pub fn available(self) -> bool {
         let avx2 =
@@ -61,6 +65,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            Isa::Amx => Isa::Avx512.available() && super::simd::amx::available(),
         }
     }
 
@@ -100,6 +105,8 @@ impl Isa {
         assert!(self.available(), "an unavailable instruction set was chosen");
         match self {
             #[cfg(target_arch = "x86_64")]
+            Isa::Amx => &amx::KERNELS,
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &avx512::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &avx2::KERNELS,
@@ -108,8 +115,11 @@ impl Isa {
     }
 }
 
+/// Most activation rows of a task: their block columns stay in the second-level cache.
+const ROWS: usize = 64;
+
 /// A matrix product for one format.
-pub type Multiply = unsafe fn(&Task, &mut Sums);
+pub type Multiply = unsafe fn(&Task, &mut Room);
 /// Weights of a segment for a tile of queries.
 pub type ScoresKernel = unsafe fn(&Segment, &Tile, &mut Part);
 /// Sums of a segment's values.
@@ -120,6 +130,8 @@ pub type ValuesKernel = unsafe fn(&Segment, &mut Part);
 #[derive(Debug)]
 pub struct Kernels {
     pub multiply: fn(Kind) -> Multiply,
+    /// Most activation rows of a task.
+    pub rows: fn(Kind) -> usize,
     pub quantise32: unsafe fn(&[f32], RowBlocks<Block32>),
     pub quantise256: unsafe fn(&[f32], RowBlocks<Block256>),
     pub rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
@@ -135,18 +147,44 @@ pub struct Kernels {
     pub fold: unsafe fn(&Softmax, &mut Softmax, usize),
 }
 
+/// The product of a format, out of the one for plain formats and the one for quantised ones.
+macro_rules! by_kind {
+    ($kind:expr, $float:path, $int:path) => {{
+        use $float as float;
+        use $int as int;
+        match $kind {
+            Kind::F32 => float::<F32>,
+            Kind::F16 => float::<F16>,
+            Kind::BF16 => float::<Bf16>,
+            Kind::Q4_0 => int::<matmul::Q4_0>,
+            Kind::Q4_1 => int::<matmul::Q4_1>,
+            Kind::Q5_0 => int::<matmul::Q5_0>,
+            Kind::Q5_1 => int::<matmul::Q5_1>,
+            Kind::Q8_0 => int::<matmul::Q8_0>,
+            Kind::Q2_K => int::<matmul::Q2K>,
+            Kind::Q3_K => int::<matmul::Q3K>,
+            Kind::Q4_K => int::<matmul::Q4K>,
+            Kind::Q5_K => int::<matmul::Q5K>,
+            Kind::Q6_K => int::<matmul::Q6K>,
+            Kind::IQ4_NL => int::<matmul::Iq4Nl>,
+            Kind::IQ4_XS => int::<matmul::Iq4Xs>,
+            Kind::MXFP4 => int::<matmul::Mxfp4>,
+        }
+    }};
+}
+
 macro_rules! kernels {
     ($set:ident, $token:expr, $most:literal [$($queries:literal $panels:literal $vectors:literal),+] $(, $features:literal)?) => {
         mod $set {
             use super::*;
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn int<F: IntFormat>(task: &Task, sums: &mut Sums) {
-                multiply_int::<_, F>($token, task, sums);
+            pub(super) unsafe fn int<F: IntFormat>(task: &Task, room: &mut Room) {
+                multiply_int::<_, F>($token, task, &mut room.sums);
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn float<F: FloatFormat>(task: &Task, sums: &mut Sums) {
-                multiply_float::<_, F>($token, task, sums);
+            pub(super) unsafe fn float<F: FloatFormat>(task: &Task, room: &mut Room) {
+                multiply_float::<_, F>($token, task, &mut room.sums);
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn quantise32(x: &[f32], out: RowBlocks<Block32>) {
@@ -206,24 +244,8 @@ macro_rules! kernels {
             }
 
             pub static KERNELS: Kernels = Kernels {
-                multiply: |kind| match kind {
-                    Kind::F32 => float::<F32>,
-                    Kind::F16 => float::<F16>,
-                    Kind::BF16 => float::<Bf16>,
-                    Kind::Q4_0 => int::<matmul::Q4_0>,
-                    Kind::Q4_1 => int::<matmul::Q4_1>,
-                    Kind::Q5_0 => int::<matmul::Q5_0>,
-                    Kind::Q5_1 => int::<matmul::Q5_1>,
-                    Kind::Q8_0 => int::<matmul::Q8_0>,
-                    Kind::Q2_K => int::<matmul::Q2K>,
-                    Kind::Q3_K => int::<matmul::Q3K>,
-                    Kind::Q4_K => int::<matmul::Q4K>,
-                    Kind::Q5_K => int::<matmul::Q5K>,
-                    Kind::Q6_K => int::<matmul::Q6K>,
-                    Kind::IQ4_NL => int::<matmul::Iq4Nl>,
-                    Kind::IQ4_XS => int::<matmul::Iq4Xs>,
-                    Kind::MXFP4 => int::<matmul::Mxfp4>,
-                },
+                multiply: |kind| by_kind!(kind, self::float, self::int),
+                rows: |_| ROWS,
                 quantise32,
                 quantise256,
                 rms_norm,
@@ -269,3 +291,27 @@ kernels!(
     8 [8 2 2, 4 2 4, 2 2 4, 1 2 4],
     "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 );
+
+/// The kernels of AVX-512, but for products of many rows with quantised formats.
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use super::super::matmul::{Form, amx};
+    use super::super::simd::Avx512;
+    use super::*;
+
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn int<F: amx::TileFormat>(task: &Task, room: &mut Room) {
+        if task.pairs.len() < amx::LEAST {
+            // SAFETY: who has tiles has AVX-512.
+            return unsafe { avx512::int::<F>(task, room) };
+        }
+        // SAFETY: this function is reached only through `Isa::kernels`, which checked the features.
+        unsafe { amx::multiply_tiles::<F>(Avx512::new(), task, room) }
+    }
+
+    pub static KERNELS: Kernels = Kernels {
+        multiply: |kind| by_kind!(kind, super::avx512::float, self::int),
+        rows: |kind| if Form::of(kind) == Form::Plain { ROWS } else { amx::ROWS },
+        ..avx512::KERNELS
+    };
+}

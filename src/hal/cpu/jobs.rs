@@ -1,7 +1,7 @@
 //! Matrix products as jobs of the pool: quantised inputs, and how outputs are cut into tasks.
 //!
-//! A task is some groups of sixteen weight rows for up to `ROWS` activation rows. Cutting touches neither the inner
-//! dimension nor the order of any sum, so it changes no bits. Quantised inputs are kept for the rest of
+//! A task is some groups of sixteen weight rows for as many activation rows as the kernels want. Cutting touches
+//! neither the inner dimension nor the order of any sum, so it changes no bits. Quantised inputs are kept for the rest of
 //! a launch: values are written once, so a second product on the same value finds them.
 
 use super::activation::{Block32, Block256, RowBlocks};
@@ -15,9 +15,6 @@ use super::weights::Matrix;
 use crate::error::{Error, Result};
 use crate::op::ValueId;
 use std::sync::Mutex;
-
-/// Most activation rows of a task: their block columns stay in the second-level cache.
-const ROWS: usize = 64;
 
 /// Bytes of weights that a task reads at least, where there are so many.
 const TASK_BYTES: usize = 128 << 10;
@@ -41,12 +38,12 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Groups of weight rows in a task, and tasks over groups and over activation rows.
-    fn cut(&self, threads: usize) -> (usize, usize, usize) {
+    /// Groups of weight rows in a task, and tasks over groups and over activation rows (up to `rows` each).
+    fn cut(&self, threads: usize, rows: usize) -> (usize, usize, usize) {
         let groups = self.matrix.groups();
         let fair = groups.div_ceil(4 * threads).max(1);
         let step = (TASK_BYTES / self.matrix.group_bytes.max(1)).clamp(1, fair);
-        (step, groups.div_ceil(step), (self.pairs.1 - self.pairs.0).div_ceil(ROWS))
+        (step, groups.div_ceil(step), (self.pairs.1 - self.pairs.0).div_ceil(rows))
     }
 }
 
@@ -138,10 +135,11 @@ impl Inputs {
         let (plain, blocks32, blocks256) = unsafe { (x.all(), slice(&self.blocks32), slice(&self.blocks256)) };
         let x = Activations { plain, blocks32, blocks256, rows: x.rows };
         let threads = pool.threads();
+        let rows = |job: &Job| (kernels.rows)(job.matrix.format.kind);
         let mut ends = Vec::with_capacity(jobs.len());
         let (mut tasks, mut work) = (0, 0);
         for job in jobs {
-            let (_, over_groups, over_rows) = job.cut(threads);
+            let (_, over_groups, over_rows) = job.cut(threads, rows(job));
             tasks += over_groups * over_rows;
             work += job.matrix.group_bytes * job.matrix.groups() * (job.pairs.1 - job.pairs.0);
             ends.push(tasks);
@@ -150,10 +148,10 @@ impl Inputs {
             let j = ends.partition_point(|&end| end <= i);
             let job = &jobs[j];
             let i = i - if j == 0 { 0 } else { ends[j - 1] };
-            let (step, over_groups, _) = job.cut(threads);
+            let (step, over_groups, _) = job.cut(threads, rows(job));
             let first = i % over_groups * step;
             let last = (first + step).min(job.matrix.groups());
-            let from = job.pairs.0 + i / over_groups * ROWS;
+            let from = job.pairs.0 + i / over_groups * rows(job);
             let task = Task {
                 weights: job.matrix.bytes(job.expert, first..last),
                 group_bytes: job.matrix.group_bytes,
@@ -161,12 +159,12 @@ impl Inputs {
                 rows: job.matrix.rows,
                 cols: job.matrix.cols,
                 x,
-                pairs: &self.pairs[from..(from + ROWS).min(job.pairs.1)],
+                pairs: &self.pairs[from..(from + rows(job)).min(job.pairs.1)],
                 bias: job.bias,
                 out: job.out,
             };
             // SAFETY: the kernels are those of a set that the processor has.
-            unsafe { (kernels.multiply)(job.matrix.format.kind)(&task, &mut lock(&scratch[thread]).sums) }
+            unsafe { (kernels.multiply)(job.matrix.format.kind)(&task, &mut lock(&scratch[thread]).room) }
         };
         pool.run_if(work >= WORTH_SHARING, tasks, &run)
     }

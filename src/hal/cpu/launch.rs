@@ -7,7 +7,7 @@
 use super::attend::{Attend, Queries};
 use super::isa::Kernels;
 use super::jobs::{Inputs, Job};
-use super::matmul::{Form, Output, Pair, Sums};
+use super::matmul::{Form, Output, Pair, Room};
 use super::pages::Pages;
 use super::pool::Pool;
 use super::rope;
@@ -23,8 +23,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// What one thread reuses.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Sums of a product's task.
-    pub sums: Sums,
+    /// Of a product's task.
+    pub room: Room,
     /// Queries of an attention's task.
     pub queries: Queries,
     bytes: Vec<u8>,

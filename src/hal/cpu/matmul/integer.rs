@@ -72,8 +72,8 @@ fn excess<S: Simd, F: IntFormat>() -> i32 {
 }
 
 /// Scales and minima of the sub-blocks of sixteen rows.
-struct Subs<S: Simd> {
-    scales: [S::I; 16],
+pub(super) struct Subs<S: Simd> {
+    pub(super) scales: [S::I; 16],
     /// The scales in pairs, for what the excess of the integers adds.
     pairs: [S::I; 8],
     minima: [S::I; 8],
@@ -81,19 +81,24 @@ struct Subs<S: Simd> {
 
 impl<S: Simd> Subs<S> {
     #[inline(always)]
-    fn zero(s: S) -> Self {
+    pub(super) fn zero(s: S) -> Self {
         let zero = s.isplat(0);
         Subs { scales: [zero; 16], pairs: [zero; 8], minima: [zero; 8] }
     }
 
+    /// Scales and minima, for those who take the excess off the integers.
+    #[inline(always)]
+    pub(super) fn read_exact<F: IntFormat>(&mut self, s: S, p: &[u8]) {
+        if F::SCALED {
+            F::sub_scales(s, p, &mut self.scales);
+            F::sub_minima(s, p, &mut self.minima);
+        }
+    }
+
     #[inline(always)]
     fn read<F: IntFormat>(&mut self, s: S, p: &[u8]) {
-        if !F::SCALED {
-            return;
-        }
-        F::sub_scales(s, p, &mut self.scales);
-        F::sub_minima(s, p, &mut self.minima);
-        if excess::<S, F>() != 0 {
+        self.read_exact::<F>(s, p);
+        if F::SCALED && excess::<S, F>() != 0 {
             for i in 0..F::X::LEN / F::SUB / 2 {
                 let (a, b) = (self.scales[i / 2 * 4 + i % 2], self.scales[i / 2 * 4 + i % 2 + 2]);
                 self.pairs[i] = s.or(s.and(a, s.isplat(0xffff)), s.shl(b, 16));
@@ -103,7 +108,7 @@ impl<S: Simd> Subs<S> {
 }
 
 /// What a block's products need beside the integers.
-struct Head<'a, S: Simd, F: IntFormat> {
+pub(super) struct Head<'a, S: Simd, F: IntFormat> {
     scale: S::F,
     min_scale: S::F,
     subs: &'a Subs<S>,
@@ -112,7 +117,7 @@ struct Head<'a, S: Simd, F: IntFormat> {
 
 impl<'a, S: Simd, F: IntFormat> Head<'a, S, F> {
     #[inline(always)]
-    fn new(scale: S::F, min_scale: S::F, subs: &'a Subs<S>) -> Self {
+    pub(super) fn new(scale: S::F, min_scale: S::F, subs: &'a Subs<S>) -> Self {
         Head { scale, min_scale, subs, format: PhantomData }
     }
 
@@ -127,7 +132,7 @@ impl<'a, S: Simd, F: IntFormat> Head<'a, S, F> {
 
     /// Adds a block's exact sum, and that of its minima, to an output.
     #[inline(always)]
-    fn finish(&self, s: S, x: &F::X, sum: S::I, acc: S::F) -> S::F {
+    pub(super) fn finish(&self, s: S, x: &F::X, sum: S::I, acc: S::F) -> S::F {
         let d = s.splat(x.scale());
         let acc = s.fma(s.to_f32(sum), s.mul(self.scale, d), acc);
         if !F::MINIMA {

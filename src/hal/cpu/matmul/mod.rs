@@ -6,8 +6,10 @@
 //! for each block in order, the exact integer sum of the block (of a superblock: the sum over its sub-blocks of
 //! sub-scale times dot), then `acc = fma(sum, d_weight * d_activation, acc)`; formats with minima follow with
 //! `acc = fma(minus_sum, m_weight * d_activation, acc)`. Plain formats: `acc = fma(w, x, acc)` in order of k.
-//! The bias is added last.
+//! The bias is added last. `amx.rs` computes the same on tiles, for many rows of quantised formats.
 
+#[cfg(target_arch = "x86_64")]
+pub mod amx;
 mod blocks256;
 mod blocks32;
 mod float;
@@ -125,5 +127,15 @@ impl Task<'_> {
     }
 }
 
-/// A thread's scratch: one group's sums for each pair.
+/// One group's sums for each pair.
 pub type Sums = Vec<[f32; LANES]>;
+
+/// A thread's scratch.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// Sums of a task.
+    pub sums: Sums,
+    /// Activations that are brought together for tiles.
+    #[cfg(target_arch = "x86_64")]
+    pub apart: amx::Apart,
+}

@@ -25,6 +25,34 @@ macro_rules! intrinsic {
     };
 }
 
+/// What only the unpacking to tiles needs: lanes of 16 bits.
+impl Avx512 {
+    /// Each half: `a * b`, wrapping.
+    #[inline(always)]
+    pub fn mul_halves(self, a: __m512i, b: __m512i) -> __m512i {
+        intrinsic!(_mm512_mullo_epi16(a, b))
+    }
+    /// The lower byte of each half, with its sign; the upper one.
+    #[inline(always)]
+    pub fn signed_bytes(self, v: __m512i) -> [__m512i; 2] {
+        let low = intrinsic!(_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(v)));
+        [low, intrinsic!(_mm512_srai_epi16::<8>(v))]
+    }
+    /// The lower bytes of the halves of both, side by side; the upper ones.
+    #[inline(always)]
+    pub fn join_bytes(self, even: __m512i, odd: __m512i) -> [__m512i; 2] {
+        let mask = self.isplat(0x00ff_00ff);
+        let (left, right) = (intrinsic!(_mm512_slli_epi16::<8>(odd)), intrinsic!(_mm512_srli_epi16::<8>(even)));
+        let upper = self.isplat(0xff00_ff00_u32 as i32);
+        [self.or(self.and(even, mask), left), self.or(right, self.and(odd, upper))]
+    }
+    /// Each byte: `a - b`, wrapping.
+    #[inline(always)]
+    pub fn sub_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+        intrinsic!(_mm512_sub_epi8(a, b))
+    }
+}
+
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;

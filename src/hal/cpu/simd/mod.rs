@@ -11,6 +11,8 @@
 //! or they would be compiled without the instruction set of the function that calls them.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

@@ -1,6 +1,10 @@
 //! Every op and format against the specification, and equal bits whatever runs them.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod emulator;
 mod state;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
 
 use super::*;
 use crate::hal::exact::Exact;
@@ -161,7 +165,7 @@ impl Case {
         let got = self.fast(Isa::Scalar, 1, all);
         let error = nmse_of(&got, &want);
         assert!(error <= nmse, "{what}: error {error:.3e}, at most {nmse:.1e}");
-        for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
+        for isa in sets() {
             for threads in [1, 2] {
                 for chunk in [1, 7, all] {
                     let y = self.fast(isa, threads, chunk);
@@ -170,6 +174,13 @@ impl Case {
             }
         }
     }
+}
+
+/// The instruction sets that can run here: those that the processor has, and tiles emulated over AVX-512.
+fn sets() -> impl Iterator<Item = Isa> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    emulator::install();
+    Isa::ALL.into_iter().filter(|i| i.available())
 }
 
 fn backend(isa: Isa, threads: usize) -> Box<dyn Backend> {
@@ -284,7 +295,7 @@ fn odd_activations_are_well_defined() {
             let want = case.fast(Isa::Scalar, 1, 2);
             assert_eq!(want[..16].iter().all(|x| x.is_finite()), finite, "{kind:?} with {value}");
             assert!(want[16..].iter().all(|x| x.is_finite()), "{kind:?}: {value} reached another row");
-            for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
+            for isa in sets() {
                 assert_bits(&case.fast(isa, 2, 1), &want, &format!("{kind:?} with {value}, {isa:?}"));
             }
         }
@@ -397,7 +408,7 @@ fn what_does_not_fit_is_an_error() {
 #[test]
 fn instruction_sets_are_chosen_by_name() {
     assert_eq!(Isa::choose(None, Some("scalar")).unwrap(), Isa::Scalar);
-    assert!(Isa::choose(None, Some("sse9")).unwrap_err().to_string().contains("use one of scalar, avx2, avx512"));
+    assert!(Isa::choose(None, Some("sse9")).unwrap_err().to_string().contains("use one of scalar, avx2, avx512, amx"));
     assert!(Isa::choose(None, None).unwrap().available());
     assert!(backend(Isa::Scalar, 2).description().ends_with("scalar, 2 threads"));
 }

@@ -3,6 +3,7 @@
 //! Little-endian, as GGUF stores them. Narrowing rounds to nearest, ties to even; a NaN stays a NaN (quiet), and
 //! what is too large becomes infinite, as IEEE 754 has it.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
@@ -18,7 +19,12 @@ pub(super) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
 }
 
 pub(super) fn encode_f16(x: &[f32], out: &mut [u8]) {
-    x.iter().zip(out.as_chunks_mut::<2>().0).for_each(|(x, b)| *b = f16::from_f32(*x).to_le_bytes());
+    let mut part = [f16::ZERO; 64];
+    for (x, out) in x.chunks(64).zip(out.chunks_mut(128)) {
+        let part = &mut part[..x.len()];
+        part.convert_from_f32_slice(x);
+        part.iter().zip(out.as_chunks_mut::<2>().0).for_each(|(h, b)| *b = h.to_le_bytes());
+    }
 }
 
 pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {

@@ -8,7 +8,7 @@ use super::attend::{Attend, Queries};
 use super::isa::Kernels;
 use super::jobs::{Inputs, Job};
 use super::matmul::{Form, Output, Pair, Room};
-use super::pages::Pages;
+use super::pages::{Pages, Place};
 use super::pool::Pool;
 use super::rope;
 use super::schedule::{Product, Schedule, Step};
@@ -341,22 +341,27 @@ impl<'a> Launch<'a> {
     fn kv_append(&mut self, k: ValueId, v: ValueId) -> Result<()> {
         let id = self.layer()?;
         let (k, v) = (self.mat(k), self.mat(v));
-        let pages = &mut self.kv[id.group];
+        let pages = &self.kv[id.group];
         let l = pages.layer(id.layer);
         if k.width != l.kv_heads * l.head_dim || v.width != l.kv_heads * l.v_dim {
             return Err(misfit(self.program, "keys or values do not fit the sequence state"));
         }
-        for (r, row) in self.batch.rows.iter().enumerate() {
-            let slot = row.pos as usize % PAGE;
+        let mut places = Vec::with_capacity(k.rows);
+        for row in self.batch.rows {
             let page = page(self.batch, id.group, row.seq, row.pos as usize / PAGE, pages.count());
-            let page = page.ok_or_else(|| missing_page(row.pos))?;
-            // SAFETY: values outlive the launch, and nobody writes them now.
-            let (k, v) = unsafe { (k.row(r), v.row(r)) };
-            for (h, (k, v)) in k.chunks_exact(l.head_dim).zip(v.chunks_exact(l.v_dim)).enumerate() {
-                pages.store(id.layer, page, slot, h, k, v);
-            }
+            places.push((page.ok_or_else(|| missing_page(row.pos))?, row.pos as usize % PAGE));
         }
-        Ok(())
+        // A task is one head of all rows: rows may share a page, but heads share nothing.
+        self.pool.run_if(k.rows * (k.width + v.width) >= WORTH_SHARING, l.kv_heads, &|_, head| {
+            for (r, &(page, slot)) in places.iter().enumerate() {
+                let place = Place { layer: id.layer, page, slot, head };
+                // SAFETY: values outlive the launch, nobody writes them now, and each task has its own head.
+                unsafe {
+                    let (k, v) = (&k.row(r)[head * l.head_dim..], &v.row(r)[head * l.v_dim..]);
+                    pages.store(place, &k[..l.head_dim], &v[..l.v_dim]);
+                }
+            }
+        })
     }
 
     fn attend(&mut self, q: ValueId, a: &Attention, out: ValueId) -> Result<()> {

@@ -32,6 +32,19 @@ pub struct Head<'a> {
     pub values: &'a [u8],
 }
 
+/// Where the key and the value of one head of one position go.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Layer of the group.
+    pub layer: usize,
+    /// Page.
+    pub page: usize,
+    /// Position in the page.
+    pub slot: usize,
+    /// Key head.
+    pub head: usize,
+}
+
 impl Pages {
     /// Reserves a group's pages.
     ///
@@ -120,18 +133,35 @@ impl Pages {
         }
     }
 
-    /// Encodes the key and the value of one head at a place of a page.
-    pub fn store(&mut self, layer: usize, page: usize, slot: usize, head: usize, k: &[f32], v: &[f32]) {
+    /// Encodes the key and the value of one head at its place.
+    ///
+    /// # Safety
+    /// Nobody else uses this head of this layer in this page meanwhile.
+    pub unsafe fn store(&self, place: Place, k: &[f32], v: &[f32]) {
+        let Place { layer, page, slot, head } = place;
         let (keys, values) = self.offsets(layer, page, head);
         let (kb, vb) = (self.k.row_bytes(k.len()), self.v.row_bytes(v.len()));
         let encode = |f: &Format| f.encode.expect("Pages::new admits only formats that can be encoded");
         let mut row = [0u8; MAX_KEY_BYTES];
         let row = &mut row[..kb];
         encode(self.k)(k, row);
-        let bytes = self.memory.bytes_mut();
-        let panel = &mut bytes[keys + slot / LANES * LANES * kb..][..LANES * kb];
-        put_key(self.k, row, panel, slot % LANES);
-        encode(self.v)(v, &mut bytes[values + slot * vb..][..vb]);
+        let (panel, place) = (keys + slot / LANES * LANES * kb, values + slot * vb);
+        assert!(slot < PAGE && panel + LANES * kb <= self.memory.len() && place + vb <= self.memory.len());
+        // SAFETY: both lie in the area, which is only handed out as bytes, and within this head's part of the page,
+        // which is the caller's.
+        let (panel, place) = unsafe {
+            let start = self.memory.as_ptr();
+            let part = |at: usize, len: usize| std::slice::from_raw_parts_mut(start.add(at), len);
+            (part(panel, LANES * kb), part(place, vb))
+        };
+        match self.k.fields[0].unit {
+            2 => put_key::<2>(self.k.block_bytes, row, panel, slot % LANES),
+            unit => {
+                debug_assert_eq!(unit, 4, "scales are float16, plain elements at most float32");
+                put_key::<4>(self.k.block_bytes, row, panel, slot % LANES);
+            }
+        }
+        encode(self.v)(v, place);
     }
 }
 
@@ -139,12 +169,12 @@ impl Pages {
 const MAX_KEY_BYTES: usize = 4096;
 
 /// Interleaves one encoded key into a panel of sixteen positions.
-fn put_key(format: &Format, row: &[u8], panel: &mut [u8], lane: usize) {
+fn put_key<const HEAD: usize>(block_bytes: usize, row: &[u8], panel: &mut [u8], lane: usize) {
     // The scale (or a plain element) moves whole, everything else byte by byte.
-    let head = format.fields[0].unit;
-    for (block, panel) in row.chunks_exact(format.block_bytes).zip(panel.chunks_exact_mut(format.block_bytes * LANES)) {
-        panel[lane * head..][..head].copy_from_slice(&block[..head]);
-        for (byte, place) in block[head..].iter().zip(panel[head * LANES..].chunks_exact_mut(LANES)) {
+    for (block, panel) in row.chunks_exact(block_bytes).zip(panel.chunks_exact_mut(block_bytes * LANES)) {
+        let (head, rest) = block.split_at(HEAD);
+        panel[lane * HEAD..][..HEAD].copy_from_slice(head);
+        for (byte, place) in rest.iter().zip(panel[HEAD * LANES..].chunks_exact_mut(LANES)) {
             place[lane] = *byte;
         }
     }

@@ -113,6 +113,12 @@ pub fn scores<S: Simd, K: KeyFormat, const T: usize, const P: usize>(
     let mut at = segment.start;
     for (n, page) in segment.pages.iter().enumerate() {
         let ahead = if n + 1 < segment.pages.len() { segment.pages[n + 1].keys } else { segment.pages[0].values };
+        // The page after that is touched, which has its address translated in time.
+        if n + 2 < segment.pages.len() {
+            s.prefetch(segment.pages[n + 2].keys, 0);
+        } else {
+            s.prefetch(segment.pages[(n + 2 - segment.pages.len()).min(n)].values, 0);
+        }
         let panel = page.keys.len() / (PAGE / LANES);
         for first in (0..PAGE / LANES).step_by(P) {
             let mut acc = [[s.splat(0.0); P]; T];
@@ -199,6 +205,11 @@ pub fn values<S: Simd, V: ValueFormat, const T: usize, const C: usize>(s: S, seg
     }
     for (n, page) in segment.pages.iter().enumerate() {
         let ahead = if n + 1 < segment.pages.len() { segment.pages[n + 1].values } else { segment.next.keys };
+        if n + 2 < segment.pages.len() {
+            s.prefetch(segment.pages[n + 2].values, 0);
+        } else {
+            s.prefetch(segment.next.keys, 0);
+        }
         let base = segment.start + n * PAGE;
         let rows = Rows { values: page.values, ahead, base, v_dim: segment.v_dim };
         for t in 0..T {

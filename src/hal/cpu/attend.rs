@@ -1,8 +1,8 @@
 //! One attention of a launch: which queries share a read of the pages, and how the work is cut into tasks.
 //!
-//! Neighbouring rows of a sequence form a block. A task is one key head of a block, so keys and values are read once for
-//! all query heads of the group and all rows of the block; a segment that one tile of queries has read comes from the
-//! cache for the next. Where that makes too few tasks for the threads (one long sequence, many cores), segments are
+//! Neighbouring rows of a sequence form a block. A task is one key head of a block, so keys and values are read once
+//! for all query heads of the group and all rows of the block; a segment that one tile of queries has read comes from
+//! the cache for the next. Where that makes too few tasks for the threads (one long sequence, many cores), segments are
 //! spread too: their sums are kept and folded afterwards, in the same order, so the result is the same.
 
 use super::attention::{Part, SEGMENT, Segment, TILE, Tile};

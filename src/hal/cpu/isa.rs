@@ -174,7 +174,11 @@ macro_rules! by_kind {
 }
 
 macro_rules! kernels {
-    ($set:ident, $token:expr, $most:literal [$($queries:literal $panels:literal $vectors:literal),+] $(, $features:literal)?) => {
+    (
+        $set:ident, $token:expr,
+        $most:literal [$($queries:literal $panels:literal $vectors:literal),+]
+        $(, $features:literal)?
+    ) => {
         mod $set {
             use super::*;
 

@@ -1,7 +1,7 @@
 //! Attention over pages: scores, softmax and the weighted sum of values, a segment of positions at a time.
 //!
-//! The arithmetic: a sequence is cut into segments of `SEGMENT` positions. Within one, scores are powers of two (queries
-//! are multiplied by the scale and by log2 e beforehand), weights are relative to the segment's largest score, their
+//! The arithmetic: a sequence is cut into segments of `SEGMENT` positions. Within one, weights are powers of two
+//! (queries are multiplied by the scale and by log2 e beforehand) relative to the segment's largest score, their
 //! sum has a partial sum for each lane, and values are added in order of position. Segments are then
 //! folded in order, each rescaled by the largest score so far, as in the online softmax (Milakov and Gimelshein 2018).
 //! So a row's result does not depend on the rows beside it, on how the sequence came in, or on which thread takes which

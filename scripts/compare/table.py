@@ -36,7 +36,7 @@ def verdicts(result):
         out.append("There are no reference figures of llama.cpp for this kind of machine.")
     cores = result["limits"]["arithmetic"]
     if "amx_int8" in about["sets"] and cores and "AMX" not in cores["set"]:
-        out.append(f"The processor has AMX, which air does not measure: limits of prefill are those of {cores['set']}.")
+        out.append(f"The processor has AMX, which air did not use here: limits of prefill are those of {cores['set']}.")
     return valid, out
 
 

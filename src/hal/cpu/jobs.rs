@@ -1,8 +1,8 @@
 //! Matrix products as jobs of the pool: quantised inputs, and how outputs are cut into tasks.
 //!
 //! A task is some groups of sixteen weight rows for as many activation rows as the kernels want. Cutting touches
-//! neither the inner dimension nor the order of any sum, so it changes no bits. Quantised inputs are kept for the rest of
-//! a launch: values are written once, so a second product on the same value finds them.
+//! neither the inner dimension nor the order of any sum, so it changes no bits. Quantised inputs are kept for the rest
+//! of a launch: values are written once, so a second product on the same value finds them.
 
 use super::activation::{Block32, Block256, RowBlocks};
 use super::isa::Kernels;

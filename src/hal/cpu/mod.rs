@@ -29,6 +29,8 @@ mod tests;
 
 pub use isa::Isa;
 pub(super) use memory::Memory;
+#[cfg(target_arch = "x86_64")]
+pub(super) use simd::amx;
 
 use super::{Backend, Batch, Bindings, ProgramId, ReadRows, Reservation, WeightDesc, WeightId};
 use crate::error::{Error, Result};

@@ -255,6 +255,33 @@ impl Tiles {
     }
 }
 
+/// Operations of a round of `spin`: six products, each of 16 * 16 * 64 multiplications and as many additions.
+pub const SPIN: f64 = 6.0 * 2.0 * (16 * 16 * 64) as f64;
+
+/// Rounds (at least one) of six independent products of whole tiles, nothing loaded: all that tiles can compute.
+///
+/// # Safety
+/// `available()` was true.
+pub unsafe fn spin(rounds: u64) {
+    // SAFETY: the caller's promise, which implies AVX-512; only tiles change, which are declared as overwritten and
+    // begin as zeros, and the counter reaches zero.
+    unsafe {
+        let _tiles = Tiles::new(Avx512::new(), false);
+        asm!(
+            "2:",
+            ".irp i, 0, 1, 2, 3, 4, 5",
+            "tdpbssd tmm\\i, tmm6, tmm7",
+            ".endr",
+            "dec {rounds}",
+            "jnz 2b",
+            rounds = inout(reg) rounds.max(1) => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, nomem),
+        );
+    }
+}
+
 impl Drop for Tiles {
     #[inline(always)]
     fn drop(&mut self) {

@@ -196,6 +196,20 @@ fn products_on_tiles() {
     }
 }
 
+/// What measures the limit runs all its products and leaves no tiles.
+#[test]
+fn the_limit_of_tiles_is_spun() {
+    if !tiles() {
+        return;
+    }
+    let before = emulator::products();
+    // SAFETY: there are tiles, or they are emulated.
+    unsafe { amx::spin(3) };
+    assert!(emulator::released());
+    let want = 3.0 * amx::SPIN / f64::from(2 * 16 * 16 * 64);
+    assert!(!emulator::needed() || (emulator::products() - before) as f64 == want);
+}
+
 /// Planes hold the largest integers times the largest sub-scales.
 #[test]
 fn extreme_integers_on_tiles() {

@@ -1,7 +1,7 @@
 //! Matrix products of the fast CPU backend, format by format: bytes of weights a second; and its attention.
 //!
 //!     cargo bench --bench cpu_kernels                       everything
-//!     cargo bench --bench cpu_kernels -- 'c(ore|pu)/Q4_K'   products of one format: 1, 4, 16 and 64 activation rows
+//!     cargo bench --bench cpu_kernels -- 'c(ore|pu)/Q4_K'   products of one format: 1 to 512 activation rows
 //!     cargo bench --bench cpu_kernels -- attention          attention
 //!
 //! In `cpu` the matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
@@ -84,11 +84,11 @@ fn read(words: &[u64]) -> u64 {
 }
 
 /// All formats and batches over matrices of a size.
-fn formats(c: &mut Criterion, name: &str, size: usize, options: fn() -> CpuOptions) {
+fn formats(c: &mut Criterion, name: &str, size: usize, batches: &[usize], options: fn() -> CpuOptions) {
     let mut group = c.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
     for format in FORMATS {
-        for batch in [1, 4, 16, 64] {
+        for &batch in batches {
             let bytes = size / format.row_bytes(COLS) * format.row_bytes(COLS);
             group.throughput(Throughput::Bytes(bytes as u64));
             // The matrix is made when the benchmark is selected, not before.
@@ -206,14 +206,14 @@ fn attention(c: &mut Criterion) {
 }
 
 fn kernels(c: &mut Criterion) {
-    formats(c, "core", CACHED, || CpuOptions { threads: Some(1), ..CpuOptions::default() });
+    formats(c, "core", CACHED, &[1, 4, 8, 16, 64], || CpuOptions { threads: Some(1), ..CpuOptions::default() });
     let mut group = c.benchmark_group("cpu");
     group.sample_size(10).throughput(Throughput::Bytes(BYTES as u64));
     let words = vec![1u64; BYTES / 8];
     group.bench_function("memory", |b| b.iter(|| read(black_box(&words))));
     group.finish();
     drop(words);
-    formats(c, "cpu", BYTES, CpuOptions::default);
+    formats(c, "cpu", BYTES, &[1, 4, 8, 16, 64, 512], CpuOptions::default);
 }
 
 criterion_group!(benches, kernels, attention);

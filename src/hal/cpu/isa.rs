@@ -115,8 +115,9 @@ impl Isa {
     }
 }
 
-/// Most activation rows of a task: their block columns stay in the second-level cache.
-const ROWS: usize = 64;
+/// Most activation rows of a task: their blocks that meet one step of weights stay in the second-level cache, and
+/// weights are unpacked once for all of them.
+const ROWS: usize = 256;
 
 /// A matrix product for one format.
 pub type Multiply = unsafe fn(&Task, &mut Room);

@@ -2,9 +2,9 @@
 //!
 //! Bytes of weights are read and unpacked once. A format says which *runs* of a block come out of the same bytes (the
 //! low and the high nibbles, the four bit pairs), and the kernel keeps one sum for each of them, so that a word is
-//! loaded once and several independent sums run side by side. One or two activation rows are served straight
-//! from the weights; more go in tiles of eight, four, two and one over a few blocks that were unpacked to the
-//! nearest cache. Offsets and minima cost a product of pairs for two sub-blocks, because activations carry minus their
+//! loaded once and several independent sums run side by side. One, two, four or eight activation rows are served
+//! straight from the weights. Other numbers go in tiles over a few blocks: the first tile reads the weights and, as it
+//! goes, leaves them unpacked in the nearest cache, where the others find them. Offsets and minima cost a product of pairs for two sub-blocks, because activations carry minus their
 //! sums. All ways compute every output by the same exact integers and the same float operations in the same order.
 
 #![expect(clippy::needless_range_loop, reason = "an index runs through several arrays at once")]
@@ -72,6 +72,7 @@ fn excess<S: Simd, F: IntFormat>() -> i32 {
 }
 
 /// Scales and minima of the sub-blocks of sixteen rows.
+#[derive(Clone, Copy)]
 pub(super) struct Subs<S: Simd> {
     pub(super) scales: [S::I; 16],
     /// The scales in pairs, for what the excess of the integers adds.
@@ -151,14 +152,16 @@ fn dot<S: Simd, F: IntFormat>(s: S, acc: S::I, w: S::I, x: i32) -> S::I {
 /// Bytes between the block that is computed and the one that is asked for.
 const PREFETCH: usize = 8192;
 
-/// Adds one packed block's products with `T` activation rows to their sums.
+/// Adds one packed block's products with `T` activation rows to their sums. With `KEEP` it also writes the words as it
+/// comes to them: the stores run beside the products, so they cost nothing.
 #[inline(always)]
-fn add_packed<S: Simd, F: IntFormat, const T: usize>(
+fn add_packed<S: Simd, F: IntFormat, const T: usize, const KEEP: bool>(
     s: S,
     p: &[u8],
     head: &Head<S, F>,
     x: [&F::X; T],
     acc: &mut [S::F; T],
+    words: &mut [S::I],
 ) {
     let mut total = [s.isplat(0); T];
     for t in 0..T {
@@ -176,8 +179,12 @@ fn add_packed<S: Simd, F: IntFormat, const T: usize>(
         for j in 0..F::RUN {
             let w = F::quants(s, p, set, j);
             for way in 0..F::WAYS {
+                let at = F::run(set, way) * F::RUN + j;
+                if KEEP {
+                    words[at] = w[way];
+                }
                 for t in 0..T {
-                    sums[t][way] = dot::<S, F>(s, sums[t][way], w[way], x[t].word(F::run(set, way) * F::RUN + j));
+                    sums[t][way] = dot::<S, F>(s, sums[t][way], w[way], x[t].word(at));
                 }
             }
         }
@@ -215,7 +222,7 @@ fn multiply_packed<S: Simd, F: IntFormat, const T: usize>(s: S, task: &Task) {
             for t in 0..T {
                 rows[t] = &x[task.pairs[t].input as usize];
             }
-            add_packed::<S, F, T>(s, p, &head, rows, &mut acc);
+            add_packed::<S, F, T, false>(s, p, &head, rows, &mut acc, &mut []);
         }
         for t in 0..T {
             task.finish(s, g, task.pairs[t].output, acc[t]);
@@ -230,11 +237,13 @@ pub fn multiply_int<S: Simd, F: IntFormat>(s: S, task: &Task, sums: &mut Sums) {
         0 => {}
         1 => multiply_packed::<S, F, 1>(s, task),
         2 => multiply_packed::<S, F, 2>(s, task),
+        4 => multiply_packed::<S, F, 4>(s, task),
+        8 if F::WAYS < 4 => multiply_packed::<S, F, 8>(s, task),
         _ => multiply_rows::<S, F>(s, task, sums),
     }
 }
 
-/// Elements of a row that are unpacked before the activation rows pass: sixteen times as many bytes.
+/// Elements of a row that all tiles pass before the next ones: sixteen times as many bytes, unpacked.
 const STEP: usize = 1024;
 
 /// Blocks of sixteen rows, unpacked.
@@ -253,26 +262,9 @@ impl<S: Simd, F: IntFormat> Unpacked<S, F> {
 
     #[inline(always)]
     fn empty(s: S) -> Self {
-        let subs = [Subs::zero(s), Subs::zero(s), Subs::zero(s), Subs::zero(s)];
+        let subs = [Subs::zero(s); STEP / 256];
         let scales = [s.splat(0.0); STEP / 32];
         Unpacked { words: [s.isplat(0); STEP / 4], scales, min_scales: scales, subs, format: PhantomData }
-    }
-
-    #[inline(always)]
-    fn read(&mut self, s: S, blocks: &[u8]) {
-        for (b, p) in blocks.chunks_exact(F::BYTES).enumerate() {
-            self.scales[b] = F::scale(s, p);
-            self.min_scales[b] = F::min_scale(s, p);
-            self.subs[b * F::X::LEN / 256].read::<F>(s, p);
-            for set in 0..F::X::LEN / (4 * F::RUN * F::WAYS) {
-                for j in 0..F::RUN {
-                    let w = F::quants(s, p, set, j);
-                    for way in 0..F::WAYS {
-                        self.words[b * Self::WORDS + F::run(set, way) * F::RUN + j] = w[way];
-                    }
-                }
-            }
-        }
     }
 
     /// Adds the products of block `b` with `T` activation rows to their sums.
@@ -301,31 +293,35 @@ impl<S: Simd, F: IntFormat> Unpacked<S, F> {
         }
     }
 
-    /// Adds the products of all blocks with `T` rows to their sums in memory. `x` begins with these blocks' columns.
+    /// Adds the products of blocks with `T` rows to their sums in memory. `x` begins with these blocks' columns. The
+    /// first tile of all comes with the packed blocks and unpacks them for the others.
     #[inline(always)]
-    fn add_tile<const T: usize>(
-        &self,
-        s: S,
-        blocks: usize,
-        x: &[F::X],
-        stride: usize,
-        pairs: &[Pair],
-        sums: &mut [[f32; LANES]],
-    ) {
+    fn add_tile<const T: usize, const FIRST: bool>(&mut self, s: S, step: &Step<F::X>, first: usize, sums: &mut Sums) {
+        let sums = &mut sums[first..first + T];
         let mut acc = [s.splat(0.0); T];
         let mut inputs = [0; T];
         for t in 0..T {
             acc[t] = s.load(&sums[t], 0);
-            inputs[t] = pairs[t].input as usize;
-            assert!(inputs[t] < stride, "a pair names a row that there is");
+            inputs[t] = step.pairs[first + t].input as usize;
+            assert!(inputs[t] < step.stride, "a pair names a row that there is");
         }
-        for b in 0..blocks {
-            let x = &x[b * stride..][..stride];
+        for (b, p) in step.blocks.chunks_exact(F::BYTES).enumerate() {
+            let x = &step.x[b * step.stride..][..step.stride];
             let mut rows = [&x[0]; T];
             for t in 0..T {
                 rows[t] = &x[inputs[t]];
             }
-            self.add(s, b, rows, &mut acc);
+            if FIRST {
+                self.scales[b] = F::scale(s, p);
+                self.min_scales[b] = F::min_scale(s, p);
+                let subs = &mut self.subs[b * F::X::LEN / 256];
+                subs.read::<F>(s, p);
+                let head = Head::<S, F>::new(self.scales[b], self.min_scales[b], subs);
+                let words = &mut self.words[b * Self::WORDS..][..Self::WORDS];
+                add_packed::<S, F, T, true>(s, p, &head, rows, &mut acc, words);
+            } else {
+                self.add(s, b, rows, &mut acc);
+            }
         }
         for t in 0..T {
             s.store(acc[t], &mut sums[t], 0);
@@ -333,33 +329,52 @@ impl<S: Simd, F: IntFormat> Unpacked<S, F> {
     }
 }
 
+/// Some blocks of sixteen rows and the activations that meet them.
+struct Step<'a, X> {
+    blocks: &'a [u8],
+    /// `[block][row]`
+    x: &'a [X],
+    /// Rows of a block column.
+    stride: usize,
+    pairs: &'a [Pair],
+}
+
 /// Products of many activation rows.
 #[inline(always)]
 fn multiply_rows<S: Simd, F: IntFormat>(s: S, task: &Task, sums: &mut Sums) {
-    let (x, stride, n) = (F::X::of(&task.x), task.x.rows, task.pairs.len());
+    let (stride, n) = (task.x.rows, task.pairs.len());
     let step = STEP / F::X::LEN;
     let mut unpacked = Unpacked::<S, F>::empty(s);
     for (g, group) in task.weights.chunks_exact(task.group_bytes).enumerate() {
         sums.clear();
         sums.resize(n, [0.0; LANES]);
-        for (blocks, x) in group.chunks(step * F::BYTES).zip(x.chunks(step * stride)) {
-            unpacked.read(s, blocks);
-            let blocks = blocks.len() / F::BYTES;
-            let mut t = 0;
+        for (blocks, x) in group.chunks(step * F::BYTES).zip(F::X::of(&task.x).chunks(step * stride)) {
+            let step = Step { blocks, x, stride, pairs: task.pairs };
+            // The sums of all runs of the first tile are to stay in registers.
+            let mut t = if n >= 8 && F::WAYS < 4 {
+                unpacked.add_tile::<8, true>(s, &step, 0, sums);
+                8
+            } else if n >= 4 {
+                unpacked.add_tile::<4, true>(s, &step, 0, sums);
+                4
+            } else {
+                unpacked.add_tile::<2, true>(s, &step, 0, sums);
+                2
+            };
             while t + 8 <= n {
-                unpacked.add_tile::<8>(s, blocks, x, stride, &task.pairs[t..], &mut sums[t..]);
+                unpacked.add_tile::<8, false>(s, &step, t, sums);
                 t += 8;
             }
             if t + 4 <= n {
-                unpacked.add_tile::<4>(s, blocks, x, stride, &task.pairs[t..], &mut sums[t..]);
+                unpacked.add_tile::<4, false>(s, &step, t, sums);
                 t += 4;
             }
             if t + 2 <= n {
-                unpacked.add_tile::<2>(s, blocks, x, stride, &task.pairs[t..], &mut sums[t..]);
+                unpacked.add_tile::<2, false>(s, &step, t, sums);
                 t += 2;
             }
             if t < n {
-                unpacked.add_tile::<1>(s, blocks, x, stride, &task.pairs[t..], &mut sums[t..]);
+                unpacked.add_tile::<1, false>(s, &step, t, sums);
             }
         }
         for (pair, sums) in task.pairs.iter().zip(sums.iter()) {

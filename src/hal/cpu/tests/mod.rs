@@ -255,7 +255,22 @@ fn products_of_every_format() {
 fn products_in_many_tasks() {
     let mut rng = Random(2);
     for kind in [Kind::Q4_K, Kind::Q8_0, Kind::F16] {
-        mat_mul(kind, 150, 512, 333, false, &mut rng).check(kind.format().name, product_tolerance(kind.format()));
+        mat_mul(kind, 300, 512, 333, false, &mut rng).check(kind.format().name, product_tolerance(kind.format()));
+    }
+}
+
+/// Numbers of rows choose between kernels and tiles, and long rows are cut into steps: no bit depends on it.
+#[test]
+fn products_of_any_number_of_rows() {
+    let mut rng = Random(6);
+    for kind in [Kind::Q4_K, Kind::Q6_K, Kind::Q8_0, Kind::Q4_1, Kind::F16] {
+        let case = mat_mul(kind, 21, 1280, 20, true, &mut rng);
+        let want = case.fast(Isa::Scalar, 1, 1);
+        for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
+            for rows in 2..=21 {
+                assert_bits(&case.fast(isa, 1, rows), &want, &format!("{kind:?}: {isa:?}, {rows} rows"));
+            }
+        }
     }
 }
 

@@ -9,10 +9,10 @@
 //! takes. `AIR_CPU` chooses the instruction set.
 //!
 //! `attention` has the shape of a model of 1.5 B parameters: 16 layers, 32 query heads on 8 key heads of 64 elements.
-//! `decode` is one row at depth 8192, in bytes of keys and values a second, to be compared with `cpu/memory`;
+//! `decode` is one row at depth 8192 or 256, in bytes of keys and values a second, to be compared with `cpu/memory`;
 //! `prefill` is 512 rows at a depth, in products of pairs of elements a second, to be compared with sixteen for each
 //! cycle and vector unit; `append` stores the keys and values of 512 rows, in bytes of float32. Layers take turns, so
-//! nothing stays in a cache from launch to launch.
+//! nothing stays in the nearer caches from launch to launch; at depth 256 all layers have 8 MiB.
 
 use air_rs::hal::cpu::{Cpu, CpuOptions};
 use air_rs::hal::{
@@ -171,9 +171,13 @@ fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention");
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
     for kind in [Kind::F16, Kind::Q8_0, Kind::Q4_0] {
-        for (name, depth, rows) in
-            [("decode", 8191, 1), ("prefill", 0, CHUNK), ("prefill", 2048, CHUNK), ("append", 0, CHUNK)]
-        {
+        for (name, depth, rows) in [
+            ("decode", 255, 1),
+            ("decode", 8191, 1),
+            ("prefill", 0, CHUNK),
+            ("prefill", 2048, CHUNK),
+            ("append", 0, CHUNK),
+        ] {
             let Attention { heads, kv_heads, head_dim, v_dim, .. } = SHAPE;
             let seen: usize = (0..rows).map(|r| depth + r + 1).sum();
             group.throughput(match name {

@@ -67,12 +67,23 @@ def header(result):
         f"Medians of {result['pairs']} alternating pairs (min–max), tokens per second.",
         f"{given}.",
         *result["verdicts"],
+        "The last share is of the memory's rate as air's own process saw it in the same minute.",
         "",
     ]
 
 
 def rows(names, lines):
     return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names), *("| " + " | ".join(x) + " |" for x in lines)]
+
+
+def own_share(row):
+    """air's share of the rate that its own process saw of the memory; nothing where memory does not bind."""
+    report = row["report"]
+    if row["figure"] != "decode" or report["roofline"]["bound"] != "mem":
+        return ""
+    rate = max(report["limits"]["mem_gbps"].values()) * 1e9 / report["bytes_per_token"]["mem"]
+    cores_bind = row["limit"] and rate > row["limit"]
+    return "" if cores_bind else f"{statistics.median(row['air']) / rate:.0%}"
 
 
 def speeds(result):
@@ -82,8 +93,8 @@ def speeds(result):
         share = lambda values: f"{statistics.median(values) / r['limit']:.0%}" if r["limit"] else "?"
         limit = f"{r['limit']:.1f}" if r["limit"] else "?"
         cells = [r["model"], r["case"], spread(r["air"]), spread(r["llama_cpp"]), spread(r["ratio"], 2), limit]
-        lines.append([*cells, share(r["air"]), share(r["llama_cpp"]), setting_name(r["setting"])])
-    return rows([*names.split(" | "), "llama.cpp's setting"], lines)
+        lines.append([*cells, share(r["air"]), share(r["llama_cpp"]), own_share(r), setting_name(r["setting"])])
+    return rows([*names.split(" | "), "air, of its own probe", "llama.cpp's setting"], lines)
 
 
 def accuracy(result):

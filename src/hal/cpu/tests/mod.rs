@@ -140,7 +140,8 @@ impl Case {
         let tables: Vec<&[Vec<u32>]> = self.tables.iter().map(|t| t.as_slice()).collect();
         let (width, last) = (self.carries[0].width, self.carries.len() - 1);
         let mut out = vec![];
-        for (i, rows) in self.rows.chunks(chunk).enumerate() {
+        let none = self.rows.is_empty().then_some(&self.rows[..]);
+        for (i, rows) in none.into_iter().chain(self.rows.chunks(chunk)).enumerate() {
             if !self.input.is_empty() {
                 backend.write(CarryId(0), &self.input[i * chunk * width..][..rows.len() * width]);
             }
@@ -256,6 +257,24 @@ fn products_in_many_tasks() {
     let mut rng = Random(2);
     for kind in [Kind::Q4_K, Kind::Q8_0, Kind::F16] {
         mat_mul(kind, 300, 512, 333, false, &mut rng).check(kind.format().name, product_tolerance(kind.format()));
+    }
+}
+
+#[test]
+fn an_empty_batch_is_nothing() {
+    let mut rng = Random(7);
+    let shape = Attention { heads: 2, kv_heads: 1, head_dim: 32, v_dim: 32, scale: 0.2, window: None };
+    for mut case in [
+        mat_mul(Kind::F16, 1, 32, 5, true, &mut rng),
+        mat_mul(Kind::Q4_K, 1, 256, 5, false, &mut rng),
+        state::moe(Kind::Q8_0, 1, 3, 2, true, &mut rng),
+        state::attend(shape, Kind::F16, Kind::F16, &mut rng),
+    ] {
+        case.rows.clear();
+        case.input.clear();
+        for isa in sets() {
+            assert!(case.fast(isa, 2, 1).is_empty());
+        }
     }
 }
 

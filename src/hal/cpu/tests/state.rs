@@ -84,7 +84,7 @@ fn later_rows_change_nothing() {
     }
 }
 
-fn attend(shape: Attention, k: Kind, v: Kind, rng: &mut Random) -> Case {
+pub fn attend(shape: Attention, k: Kind, v: Kind, rng: &mut Random) -> Case {
     let Attention { heads, kv_heads, head_dim, v_dim, window, .. } = shape;
     let widths = [heads * head_dim, kv_heads * head_dim, kv_heads * v_dim];
     let carries = vec![carry("x", 32), carry("y", heads * v_dim)];

@@ -67,7 +67,7 @@ def header(result):
         f"Medians of {result['pairs']} alternating pairs (min–max), tokens per second.",
         f"{given}.",
         *result["verdicts"],
-        "The last share is of the memory's rate as air's own process saw it in the same minute.",
+        "The share of its own probe is that of the memory's rate as air's own process saw it, after its runs.",
         "",
     ]
 

@@ -4,8 +4,8 @@
 //! low and the high nibbles, the four bit pairs), and the kernel keeps one sum for each of them, so that a word is
 //! loaded once and several independent sums run side by side. One, two, four or eight activation rows are served
 //! straight from the weights. Other numbers go in tiles over a few blocks: the first tile reads the weights and, as it
-//! goes, leaves them unpacked in the nearest cache, where the others find them. Offsets and minima cost a product of pairs for two sub-blocks, because activations carry minus their
-//! sums. All ways compute every output by the same exact integers and the same float operations in the same order.
+//! goes, leaves them unpacked in the nearest cache, where the others find them. Offsets and minima cost a product of
+//! pairs for two sub-blocks, because activations carry minus their sums. All ways compute every output by the same exact integers and the same float operations in the same order.
 
 #![expect(clippy::needless_range_loop, reason = "an index runs through several arrays at once")]
 
@@ -153,7 +153,7 @@ fn dot<S: Simd, F: IntFormat>(s: S, acc: S::I, w: S::I, x: i32) -> S::I {
 const PREFETCH: usize = 8192;
 
 /// Adds one packed block's products with `T` activation rows to their sums. With `KEEP` it also writes the words as it
-/// comes to them: the stores run beside the products, so they cost nothing.
+/// comes to them: the stores run beside the products.
 #[inline(always)]
 fn add_packed<S: Simd, F: IntFormat, const T: usize, const KEEP: bool>(
     s: S,

@@ -9,7 +9,7 @@
 //!
 //! # The house
 //!
-//! Imports go down only; `tests/house.rs` enforces it, and that `unsafe` stays in `hal`.
+//! Imports go down only; `tests/house.rs` enforces it, and that `unsafe` stays in `hal` and `io`.
 //!
 //! | floor | modules | what it is |
 //! |---|---|---|
@@ -17,7 +17,7 @@
 //! | engine | [`engine`] | requests, scheduling, one pass after another |
 //! | model | [`arch`], [`lower`] | families as data; from a description to programs and stages |
 //! | memory | [`kv`] | which page of state belongs to which positions of which sequence |
-//! | hands | [`hal`], [`format`](mod@format) | devices; checkpoint files. They do not know each other |
+//! | hands | [`hal`], [`io`], [`format`](mod@format) | devices; direct reads; checkpoint files; strangers to each other |
 //! | words | [`quant`], [`op`], [`sample`], [`text`] | number formats, the instruction set, choosing tokens, tokens and text |
 //! | ground | [`error`], [`meta`], [`source`], [`config`] | what everybody needs |
 //!
@@ -83,6 +83,7 @@ pub mod text;
 
 pub mod format;
 pub mod hal;
+pub mod io;
 
 pub mod kv;
 

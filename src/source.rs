@@ -58,16 +58,32 @@ impl Source {
         self.len
     }
 
+    /// The open file, for who reads it in another way; none when the bytes are in memory.
+    pub fn file(&self) -> Option<&File> {
+        match &self.bytes {
+            Bytes::File(file) => Some(file),
+            Bytes::Memory(_) => None,
+        }
+    }
+
+    /// Refuses a range that leaves the source.
+    ///
+    /// # Errors
+    /// `Io`, naming file, offset and length.
+    pub fn check(&self, offset: u64, len: usize) -> Result<()> {
+        if offset.checked_add(len as u64).is_some_and(|end| end <= self.len) {
+            return Ok(());
+        }
+        let problem = format!("{}: the file has {} bytes", reading(offset, len), self.len);
+        Err(Error::Io { file: self.name.clone(), problem })
+    }
+
     /// Fills `buf` from byte `offset`.
     ///
     /// # Errors
     /// `Io` when the range leaves the source or the system fails to read it.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let what = || format!("cannot read {} bytes at {offset}", buf.len());
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
-            let problem = format!("{}: the file has {} bytes", what(), self.len);
-            return Err(Error::Io { file: self.name.clone(), problem });
-        }
+        self.check(offset, buf.len())?;
         match &self.bytes {
             Bytes::Memory(bytes) => {
                 let start = offset as usize;
@@ -75,9 +91,14 @@ impl Source {
                 Ok(())
             }
             Bytes::File(file) => {
-                let message = what();
-                file.read_exact_at(buf, offset).map_err(|e| Error::io(&self.name, message, &e))
+                let what = reading(offset, buf.len());
+                file.read_exact_at(buf, offset).map_err(|e| Error::io(&self.name, what, &e))
             }
         }
     }
+}
+
+/// What failed, for messages.
+pub fn reading(offset: u64, len: usize) -> String {
+    format!("cannot read {len} bytes at {offset}")
 }

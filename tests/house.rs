@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&[&str], bool)] = &[
     (&["error", "meta", "source", "config"], true),
     (&["quant", "op", "sample", "text"], true),
-    (&["hal", "format"], false),
+    (&["hal", "io", "format"], false),
     (&["kv"], true),
     (&["arch", "lower"], true),
     (&["engine"], true),

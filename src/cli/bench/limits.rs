@@ -7,9 +7,9 @@ use crate::cli::{human, output};
 use crate::engine::{available_memory, cores};
 use crate::error::{Error, Result};
 use crate::format::Catalogue;
-use crate::hal::probe::{self, Arithmetic, Drive};
+use crate::hal::probe::{self, Arithmetic};
+use crate::io::{self, Drive};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// What the machine gives.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ impl Limits {
         counts.sort_unstable();
         counts.dedup();
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
-        let drive = largest.map_or(Ok(None), |s| probe::drive(Path::new(s.name())));
+        let drive = largest.map_or(Ok(None), |s| io::probe(s, io::Kind::Auto));
         let arithmetic = probe::arithmetic(batch);
         Limits {
             memory: memory(&counts),

@@ -4,9 +4,7 @@
 //! everything that disturbs one only slows it. None of them knows a model.
 
 mod arithmetic;
-mod drive;
 mod memory;
 
 pub use arithmetic::{Arithmetic, arithmetic};
-pub use drive::{Drive, drive};
 pub use memory::{WORKING_SET, read_bandwidth};

@@ -5,28 +5,22 @@
 mod evaluate;
 #[path = "common/models.rs"]
 mod models;
+#[path = "common/requests.rs"]
+mod requests;
 
 use air_rs::engine::{Chunk, Engine, Event, FinishReason, LoadOptions, Outputs, Request, Runner, load};
-use air_rs::format::{Catalogue, gguf};
+use air_rs::format::gguf;
 use air_rs::meta::Value;
 use air_rs::quant::Kind;
 use air_rs::sample::Params;
 use air_rs::text::{Tokenizer, synthetic};
 use evaluate::evaluate;
 use models::{altered, rewritten};
+use requests::{catalogue, engine, greedy, ids, tokens};
 use std::path::Path;
-
-fn catalogue(name: &str) -> Catalogue {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
-    gguf::open(&dir.join(format!("{name}.gguf"))).unwrap()
-}
 
 fn runner(name: &str, options: &LoadOptions) -> Runner {
     load(&catalogue(name), options, &mut |_, _| ()).unwrap().1
-}
-
-fn tokens(n: u32, salt: u32) -> Vec<u32> {
-    (0..n).map(|i| 3 + (i * 7 + i * i * salt + salt) % 30).collect()
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -146,24 +140,6 @@ fn state_formats_that_do_not_fit_the_heads_are_refused() {
     let options = LoadOptions { v_type: Some(Kind::Q6_K), ..LoadOptions::default() };
     let e = load(&catalogue("llama-gqa"), &options, &mut |_, _| ()).err().unwrap().to_string();
     assert!(e.contains("Q6_K") && e.contains("q8_0"), "{e}");
-}
-
-fn engine(name: &str, options: LoadOptions) -> Engine {
-    Engine::load(&catalogue(name), &options, &mut |_, _| ()).unwrap()
-}
-
-fn greedy(prompt: Vec<u32>, max_tokens: u32) -> Request {
-    let sampling = Params { temperature: 0.0, ..Params::default() };
-    Request { prompt, max_tokens, sampling, ignore_eos: true, ..Request::default() }
-}
-
-fn ids(e: &Engine, r: Request) -> Vec<u32> {
-    let token = |event| match event {
-        Ok(Event::Token(t)) => Some(t.id),
-        Ok(Event::Finished(_)) => None,
-        Err(e) => panic!("{e}"),
-    };
-    e.submit(r).unwrap().filter_map(token).collect()
 }
 
 #[test]

@@ -9,6 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// What a job may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Positions of one sequence.
+    pub context: u32,
+    /// Positions of one sequence for which there are pages, if it has them all.
+    pub state: u32,
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+}
+
 /// Whether a job goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -23,6 +34,8 @@ pub(super) struct Job {
     tokens: Vec<u32>,
     /// How many of them have been through a pass.
     read: usize,
+    /// How many tokens will have been at most.
+    positions: u32,
     work: Work,
 }
 
@@ -41,25 +54,28 @@ struct Generating {
     detokenizer: Detokenizer,
     stop: StopFilter,
     usage: Usage,
+    submitted: Instant,
     admitted: Instant,
     first_token: Option<Instant>,
 }
 
 impl Job {
     /// A job from a command. A command that cannot start is answered here, and gives `None`.
-    pub fn new(command: Command, context: u32, vocab: usize, tokenizer: Arc<Tokenizer>) -> Option<Job> {
+    pub fn new(command: Command, bounds: Bounds, tokenizer: Arc<Tokenizer>) -> Option<Job> {
         match command {
-            Command::Evaluate { tokens, rows } => match check(&tokens, context, vocab) {
-                Ok(()) if tokens.is_empty() => None,
-                Ok(()) => Some(Job { tokens, read: 0, work: Work::Evaluate(rows) }),
+            Command::Evaluate { tokens, rows } => match bounds.check(&tokens, 0) {
+                Ok(_) if tokens.is_empty() => None,
+                Ok(positions) => Some(Job { tokens, read: 0, positions, work: Work::Evaluate(rows) }),
                 Err(e) => {
                     let _ = rows.send(Err(e));
                     None
                 }
             },
             Command::Generate { request, events, cancel, submitted } => {
-                match Generating::new(request, events.clone(), cancel, tokenizer, context, vocab, submitted) {
-                    Ok((tokens, work)) => Some(Job { tokens, read: 0, work: Work::Generate(Box::new(work)) }),
+                match Generating::new(request, events.clone(), cancel, tokenizer, bounds, submitted) {
+                    Ok((tokens, positions, work)) => {
+                        Some(Job { tokens, read: 0, positions, work: Work::Generate(Box::new(work)) })
+                    }
                     Err(e) => {
                         let _ = events.send(Err(e));
                         None
@@ -90,11 +106,18 @@ impl Job {
         }
     }
 
-    /// Begins behind `n` tokens, whose state is there already.
-    pub fn resume(&mut self, n: usize) {
+    /// Positions that its sequence will hold at most.
+    pub fn positions(&self) -> u32 {
+        self.positions
+    }
+
+    /// Begins, behind `n` tokens whose state is there already.
+    pub fn begin(&mut self, n: usize) {
         self.read = n;
         if let Work::Generate(g) = &mut self.work {
             g.usage.kept_tokens = n as u32;
+            g.admitted = Instant::now();
+            g.usage.queued = g.admitted - g.submitted;
         }
     }
 
@@ -154,17 +177,33 @@ impl Job {
     }
 }
 
-fn check(tokens: &[u32], context: u32, vocab: usize) -> Result<()> {
-    if tokens.len() > context as usize {
-        let n = tokens.len();
-        let problem = format!("the prompt has {n} tokens, the context holds {context}");
-        return Err(Error::Invalid(format!(
-            "{problem}; shorten it, or give the context more where the model allows it"
-        )));
-    }
-    match tokens.iter().find(|&&t| t as usize >= vocab) {
-        Some(t) => Err(Error::Invalid(format!("token {t} is not in the vocabulary of {vocab}"))),
-        None => Ok(()),
+impl Bounds {
+    /// Positions that a prompt and an answer of up to `max_tokens` take: the last token is not read any more.
+    fn check(self, prompt: &[u32], max_tokens: u32) -> Result<u32> {
+        let Bounds { context, state, vocab } = self;
+        if prompt.len() > context as usize {
+            let n = prompt.len();
+            let problem = format!("the prompt has {n} tokens, the context holds {context}");
+            return Err(Error::Invalid(format!(
+                "{problem}; shorten it, or give the context more where the model allows it"
+            )));
+        }
+        if let Some(t) = prompt.iter().find(|&&t| t as usize >= vocab) {
+            return Err(Error::Invalid(format!("token {t} is not in the vocabulary of {vocab}")));
+        }
+        let n = prompt.len() as u32;
+        let positions = n.saturating_add(max_tokens.saturating_sub(1)).min(context);
+        match state.checked_sub(n) {
+            _ if positions <= state => Ok(positions),
+            None => {
+                Err(Error::Limit(format!("the prompt has {n} tokens, the sequence state holds {state}; shorten it")))
+            }
+            Some(left) => Err(Error::Limit(format!(
+                "a prompt of {n} tokens and an answer of up to {max_tokens} need {positions} positions, the sequence \
+                 state holds {state}; ask for at most {} tokens",
+                left + 1
+            ))),
+        }
     }
 }
 
@@ -174,10 +213,9 @@ impl Generating {
         events: Sender<Result<Event>>,
         cancel: Arc<AtomicBool>,
         tokenizer: Arc<Tokenizer>,
-        context: u32,
-        vocab: usize,
+        bounds: Bounds,
         submitted: Instant,
-    ) -> Result<(Vec<u32>, Self)> {
+    ) -> Result<(Vec<u32>, u32, Self)> {
         let mut prompt = std::mem::take(&mut request.prompt);
         if prompt.is_empty() {
             let first = tokenizer.bos().or(tokenizer.eos());
@@ -185,11 +223,10 @@ impl Generating {
                 Error::Invalid("the prompt is empty and the model has no token to start from; give a prompt".into())
             })?);
         }
-        check(&prompt, context, vocab)?;
-        let mut sampler = Sampler::new(request.sampling.clone(), vocab)?;
+        let positions = bounds.check(&prompt, request.max_tokens)?;
+        let mut sampler = Sampler::new(request.sampling.clone(), bounds.vocab)?;
         prompt.iter().for_each(|&t| sampler.accept(t));
-        let now = Instant::now();
-        let usage = Usage { prompt_tokens: prompt.len() as u32, queued: now - submitted, ..Usage::default() };
+        let usage = Usage { prompt_tokens: prompt.len() as u32, ..Usage::default() };
         let work = Generating {
             detokenizer: Detokenizer::continuing(request.special),
             stop: StopFilter::new(request.stop.clone())?,
@@ -197,13 +234,14 @@ impl Generating {
             events,
             cancel,
             tokenizer,
-            context,
+            context: bounds.context,
             sampler,
             usage,
-            admitted: now,
+            submitted,
+            admitted: submitted,
             first_token: None,
         };
-        Ok((prompt, work))
+        Ok((prompt, positions, work))
     }
 
     /// Chooses the next token of a sequence of `len` tokens; `None` when the generation has ended.

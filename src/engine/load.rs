@@ -11,6 +11,7 @@ use crate::format::{Catalogue, TensorInfo};
 use crate::hal::cpu::{Cpu, CpuOptions};
 use crate::hal::exact::Exact;
 use crate::hal::{Backend, KvGroup, KvLayout, PAGE, Reservation, WeightDesc};
+use crate::kv::pages_for;
 use crate::lower::{self, Lowered, WeightNeed};
 use crate::quant::{Format, Kind};
 
@@ -27,12 +28,27 @@ pub struct LoadOptions {
     pub context: Option<u32>,
     /// Sequences that may run at once: 1 to [`MAX_SEQUENCES`].
     pub max_sequences: usize,
+    /// How much state they share.
+    pub state: StateSize,
     /// Rows of one pass: longer prompts are read in chunks.
     pub max_rows: usize,
     /// Format of keys in the sequence state (F32, F16, Q8_0, Q4_0); F16, or F32 when `exact`, if not given.
     pub k_type: Option<Kind>,
     /// Format of values.
     pub v_type: Option<Kind>,
+}
+
+/// Positions of sequence state in all. A request is admitted when its prompt and its longest answer fit into what is
+/// free, so many short sequences take the place of a few long ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StateSize {
+    /// The context for each of `max_sequences`.
+    #[default]
+    Each,
+    /// This many, in whole pages; more than `Each` is cut to that. The context may be longer than any request can be.
+    Positions(u64),
+    /// As many as half of the memory holds that the weights leave: at least the context, at most `Each`.
+    Fitting,
 }
 
 impl Default for LoadOptions {
@@ -43,6 +59,7 @@ impl Default for LoadOptions {
             threads_batch: None,
             context: None,
             max_sequences: 1,
+            state: StateSize::default(),
             max_rows: 256,
             k_type: None,
             v_type: None,
@@ -181,14 +198,20 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u
             state_format(f, what, dim)?;
         }
     }
-    let pages = |context: u32| -> KvLayout {
+    let sequences = options.max_sequences as u64;
+    let pages = |context: u32, positions: u64| -> KvLayout {
         let group = |g: &lower::StateGroup| {
-            // A window's pages, one chunk's, and one for each end that is not on a page's border.
-            let seen = g.window.map_or(context, |w| context.min(w.saturating_add(options.max_rows as u32)));
-            let per_sequence = (seen as usize).div_ceil(PAGE) + usize::from(g.window.is_some()) * 2;
-            KvGroup { layers: g.layers.clone(), window: g.window, pages: per_sequence * options.max_sequences }
+            let each = pages_for(g.window, context.into(), options.max_rows.max(1)) * options.max_sequences;
+            let pages = each.min(usize::try_from(positions.div_ceil(PAGE as u64)).unwrap_or(usize::MAX));
+            KvGroup { layers: g.layers.clone(), window: g.window, pages }
         };
         KvLayout { k, v, groups: lowered.groups.iter().map(group).collect() }
+    };
+    // What a context needs at least: whole pages for each sequence.
+    let least = |context: u32| match options.state {
+        StateSize::Each => u64::from(context).next_multiple_of(PAGE as u64) * sequences,
+        StateSize::Positions(n) => n,
+        StateSize::Fitting => context.into(),
     };
     let bytes =
         |l: &KvLayout| -> u64 { (0..l.groups.len()).map(|g| l.page_bytes(g) as u64 * l.groups[g].pages as u64).sum() };
@@ -208,17 +231,34 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u
         Some(n) => n,
         None => {
             let mut n = spec.context;
-            while n > 512 && bytes(&pages(n)) > room / 2 {
+            while n > 512 && bytes(&pages(n, least(n))) > room / 2 {
                 n = n.div_ceil(2);
             }
             n
         }
     };
-    let layout = pages(context);
+    let mut positions = least(context);
+    if positions == 0 {
+        return Err(Error::Invalid("the sequence state must hold at least 1 position".into()));
+    }
+    if options.state == StateSize::Fitting {
+        // Between what one context needs and what all need.
+        let (mut low, mut high) =
+            (positions.div_ceil(PAGE as u64), (positions * sequences).div_ceil(PAGE as u64) + sequences);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            match bytes(&pages(context, middle * PAGE as u64)) > room / 2 {
+                true => high = middle - 1,
+                false => low = middle,
+            }
+        }
+        positions = low * PAGE as u64;
+    }
+    let layout = pages(context, positions);
     if bytes(&layout) > room {
         let (need, have) = (bytes(&layout) >> 20, room >> 20);
         return Err(Error::Limit(format!(
-            "a context of {context} needs {need} MiB for its keys and values, {have} MiB are left; \
+            "{positions} positions of context need {need} MiB for their keys and values, {have} MiB are left; \
              use a smaller context size or state type"
         )));
     }

@@ -18,7 +18,7 @@ use crate::format::Catalogue;
 use crate::text::Tokenizer;
 use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
 pub use demo::demo;
-pub use load::{LoadOptions, Progress, load};
+pub use load::{LoadOptions, Progress, StateSize, load};
 pub use memory::{available as available_memory, cores};
 use request::{Command, gone};
 pub use request::{Evaluation, Event, FinishReason, Finished, Generation, Logits, Request, Token, Usage};

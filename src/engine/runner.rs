@@ -77,7 +77,7 @@ impl Runner {
         Runner {
             backend,
             stages: lowered.stages.iter().map(bind).collect(),
-            kv: Kv::new(layout, context),
+            kv: Kv::new(layout, context, max_rows),
             width: lowered.carries[RESIDUAL.0 as usize].width,
             vocab: lowered.vocab(),
             max_rows,

@@ -2,13 +2,16 @@
 //!
 //! Each turn admits jobs while there are free sequences, builds one batch and runs it: first the next token of every
 //! job that is generating, then prompts in order of arrival, up to the rows of a pass. Jobs of all kinds mix in one
-//! batch; by the backend's law a row's result does not depend on its neighbours. Every admitted sequence has its
-//! pages reserved for the whole context, so a pass never runs out of state.
+//! batch; by the backend's law a row's result does not depend on its neighbours.
 //!
-//! The state of a generation stays when it has ended, until its place is needed: a request that begins as an earlier
-//! text did (the next turn of a chat) goes on from there. By the same law its result is the same.
+//! A job is admitted when the pages are free that its prompt and its longest answer take; they are reserved, so a pass
+//! never runs out of state. Jobs are admitted in order of arrival: one that has to wait holds up those behind it, so
+//! that small ones cannot keep a large one out for ever.
+//!
+//! The state of a generation stays when it has ended, until its place or its pages are needed: a request that begins
+//! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same.
 
-use super::job::{Job, Progress};
+use super::job::{Bounds, Job, Progress};
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
 use crate::error::Result;
@@ -24,11 +27,16 @@ pub(super) struct Scheduler {
     tokenizer: Arc<Tokenizer>,
     /// What waits stays in the channel, which has a bound.
     commands: Receiver<Command>,
+    bounds: Bounds,
     /// Set when nobody listens any more.
     closed: Arc<AtomicBool>,
     active: Vec<Active>,
-    /// Sequences of ended generations with the tokens that they hold, the oldest first. Together with those of
-    /// `active` they are at most `max_sequences`.
+    /// The first in the queue, when there are too few pages for it until an active job ends.
+    waiting: Option<Job>,
+    /// Whether something ended since it was found that it must wait.
+    freed: bool,
+    /// Sequences of ended generations with the tokens that they hold, those first that were used least lately. Together
+    /// with those of `active` they are at most `max_sequences`.
     kept: VecDeque<(SeqId, Vec<u32>)>,
     max_sequences: usize,
     /// Reused.
@@ -52,20 +60,36 @@ struct Part {
 
 impl Scheduler {
     pub fn new(
-        runner: Runner,
+        mut runner: Runner,
         tokenizer: Arc<Tokenizer>,
         commands: Receiver<Command>,
         closed: Arc<AtomicBool>,
         max_sequences: usize,
     ) -> Self {
-        let (active, kept, parts) = (vec![], VecDeque::new(), vec![]);
-        Scheduler { runner, tokenizer, commands, closed, active, kept, max_sequences, parts }
+        let (active, waiting, kept, parts) = (vec![], None, VecDeque::new(), vec![]);
+        let bounds = Bounds { context: runner.context(), vocab: runner.vocab(), state: runner.kv().capacity() };
+        Scheduler {
+            runner,
+            tokenizer,
+            commands,
+            bounds,
+            closed,
+            active,
+            waiting,
+            freed: false,
+            kept,
+            max_sequences,
+            parts,
+        }
     }
 
     /// Works until every handle of the engine is gone.
     pub fn run(mut self) {
-        while self.admit() {
+        loop {
             self.sweep();
+            if !self.admit() {
+                break;
+            }
             self.plan();
             match self.parts.is_empty() {
                 true => self.wait(),
@@ -80,7 +104,7 @@ impl Scheduler {
         for rows in self.active.iter().filter_map(|a| a.job.reader()) {
             select.send(rows);
         }
-        if self.active.len() < self.max_sequences {
+        if self.active.len() < self.max_sequences && self.waiting.is_none() {
             select.recv(&self.commands);
         }
         select.ready();
@@ -90,12 +114,26 @@ impl Scheduler {
     /// dropped: what still runs or waits has nobody who listens.
     fn admit(&mut self) -> bool {
         while self.active.len() < self.max_sequences && !self.closed.load(Ordering::Relaxed) {
+            if let Some(job) = self.waiting.take() {
+                match self.freed {
+                    true => self.start(job),
+                    false => self.waiting = Some(job),
+                }
+                if self.waiting.is_some() {
+                    break;
+                }
+                continue;
+            }
             let command = match self.active.is_empty() {
                 true => self.commands.recv().map_err(|_| TryRecvError::Disconnected),
                 false => self.commands.try_recv(),
             };
             match command {
-                Ok(command) => self.start(command),
+                Ok(command) => {
+                    if let Some(job) = Job::new(command, self.bounds, self.tokenizer.clone()) {
+                        self.start(job);
+                    }
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -103,40 +141,62 @@ impl Scheduler {
         !self.closed.load(Ordering::Relaxed)
     }
 
-    fn start(&mut self, command: Command) {
-        let (context, vocab) = (self.runner.context(), self.runner.vocab());
-        if let Some(mut job) = Job::new(command, context, vocab, self.tokenizer.clone()) {
-            let seq = self.resume(&mut job).unwrap_or_else(|| self.create());
-            self.active.push(Active { job, seq });
+    /// Gives a job its sequence, or leaves it waiting.
+    fn start(&mut self, mut job: Job) {
+        if job.end_if_cancelled() {
+            return;
+        }
+        match self.place(&job) {
+            Some((seq, kept)) => {
+                job.begin(kept);
+                self.active.push(Active { job, seq });
+            }
+            None => (self.waiting, self.freed) = (Some(job), false),
         }
     }
 
-    /// A sequence with what a kept one shares with the job's text, if one shares anything: a fork where there is
-    /// room for one, else the kept one itself.
-    fn resume(&mut self, job: &mut Job) -> Option<SeqId> {
-        let shared = |(_, tokens): &(SeqId, Vec<u32>)| job.shared(tokens);
-        let (at, n) = self.kept.iter().map(shared).enumerate().max_by_key(|&(_, n)| n).filter(|&(_, n)| n > 0)?;
-        let seq = if self.is_full() { self.kept.remove(at)?.0 } else { self.runner.kv().fork(self.kept[at].0) };
-        if self.runner.kv().restore(seq, n as u32).is_err() {
-            // A window has moved on: what it gave back would be seen again.
-            self.runner.kv().release(seq);
-            return None;
+    /// A sequence with all pages that the job can need, and how much of its text it holds already: a fork of the kept
+    /// one that shares most with it. Other kept sequences give way, the oldest first; at last that one itself is
+    /// taken. `None` when even then the jobs that run hold too much.
+    fn place(&mut self, job: &Job) -> Option<(SeqId, usize)> {
+        let best = self.best(job);
+        let kv = self.runner.kv();
+        loop {
+            if self.active.len() + self.kept.len() + usize::from(best.is_some()) < self.max_sequences {
+                let (seq, n) = match &best {
+                    Some((kept, _, n)) => (kv.fork(*kept), *n),
+                    None => (kv.create(), 0),
+                };
+                if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.positions()) {
+                    self.kept.extend(best.map(|(kept, tokens, _)| (kept, tokens)));
+                    return Some((seq, n));
+                }
+                kv.release(seq);
+            }
+            match self.kept.pop_front() {
+                Some((oldest, _)) => kv.release(oldest),
+                None => break,
+            }
         }
-        job.resume(n);
-        Some(seq)
+        let (seq, mut tokens, n) = best?;
+        if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.positions()) {
+            return Some((seq, n));
+        }
+        tokens.truncate(n);
+        self.kept.push_back((seq, tokens));
+        None
     }
 
-    fn create(&mut self) -> SeqId {
-        if self.is_full()
-            && let Some((oldest, _)) = self.kept.pop_front()
-        {
-            self.runner.kv().release(oldest);
-        }
-        self.runner.kv().create()
-    }
-
-    fn is_full(&self) -> bool {
-        self.active.len() + self.kept.len() >= self.max_sequences
+    /// Takes out the kept sequence that shares most with a job's text, if one does, with the length that is shared.
+    fn best(&mut self, job: &Job) -> Option<(SeqId, Vec<u32>, usize)> {
+        let kv = self.runner.kv();
+        let shared = |(seq, tokens): &(SeqId, Vec<u32>)| {
+            // Of a window that has moved on, what it gave back would be seen again.
+            Some(job.shared(tokens)).filter(|&n| n > 0 && kv.can_restore(*seq, n as u32).is_ok())
+        };
+        let (at, n) =
+            self.kept.iter().map(shared).enumerate().filter_map(|(at, n)| Some((at, n?))).max_by_key(|x| x.1)?;
+        self.kept.remove(at).map(|(seq, tokens)| (seq, tokens, n))
     }
 
     /// Ends cancelled jobs.
@@ -146,11 +206,14 @@ impl Scheduler {
                 self.retire(at, true);
             }
         }
+        self.waiting.take_if(Job::end_if_cancelled);
     }
 
     /// Takes an ended job out; its state stays if it is sound.
     fn retire(&mut self, at: usize, sound: bool) {
         let Active { job, seq } = self.active.remove(at);
+        self.runner.kv().unreserve(seq);
+        self.freed = true;
         match sound && job.reader().is_none() && !job.past().is_empty() {
             true => self.kept.push_back((seq, job.past().to_vec())),
             false => self.runner.kv().release(seq),

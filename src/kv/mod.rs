@@ -5,6 +5,9 @@
 //! page is copied before it is written (copy on write), so forks never see each other. Bookkeeping is undone when a
 //! pool runs dry: an `extend` that fails changes nothing.
 //!
+//! Whoever must not run dry in the middle of a text reserves first: `reserve` succeeds only while the free pages cover
+//! all that every reserved sequence may still take. That is the one invariant; `due` says how each step keeps it.
+//!
 //! After Kwon et al. 2023 (PagedAttention). It knows nothing of what the numbers in a page mean.
 
 use crate::error::{Error, Result};
@@ -21,6 +24,8 @@ pub struct Kv {
     sequences: Vec<Option<Sequence>>,
     /// Entries of a table that a sequence of the whole context fills.
     entries: usize,
+    /// Most positions that one `extend` adds to a sequence that has a reservation.
+    max_rows: usize,
 }
 
 #[derive(Debug)]
@@ -35,6 +40,18 @@ struct Pool {
 struct Sequence {
     len: u32,
     tables: Vec<Vec<u32>>,
+    /// Positions that it may grow to; 0 when nothing is reserved.
+    reserved: u32,
+}
+
+/// Pages of a group that a sequence of `positions` holds at most, where a pass adds at most `max_rows` of them.
+pub fn pages_for(window: Option<u32>, positions: u64, max_rows: usize) -> usize {
+    let all = positions.div_ceil(PAGE as u64) as usize;
+    match window {
+        None => all,
+        // A window's pages, one chunk's, and one for each end that is not on a page's border.
+        Some(w) => all.min((w as usize).saturating_add(max_rows).div_ceil(PAGE) + 2),
+    }
 }
 
 impl Pool {
@@ -55,25 +72,45 @@ impl Pool {
     fn shared(&self, page: u32) -> bool {
         self.holders[page as usize] > 1
     }
+
+    /// Pages that a sequence may still take of what was reserved for it, net of those that it gives back on its way.
+    ///
+    /// An `extend` that takes pages lowers this by as many. A `commit` that frees pages raises it by as many at most. A
+    /// fork or a release elsewhere never raises it: the page that a sequence writes next is shared with the one that
+    /// it was forked from, from the beginning, or not at all.
+    fn due(&self, s: &Sequence, table: &[u32], max_rows: usize) -> usize {
+        if s.reserved <= s.len {
+            return 0;
+        }
+        let copies = !(s.len as usize).is_multiple_of(PAGE) && self.shared(table[s.len as usize / PAGE]);
+        let to_come = (s.reserved as usize).div_ceil(PAGE).saturating_sub(table.len()) + usize::from(copies);
+        if self.window.is_none() {
+            return to_come;
+        }
+        // A shared page that the window leaves behind frees nothing.
+        let own = table.iter().rev().take_while(|&&p| p != NO_PAGE).filter(|&&p| !self.shared(p)).count();
+        to_come.min(pages_for(self.window, s.reserved.into(), max_rows).saturating_sub(own))
+    }
 }
 
 impl Kv {
-    /// Empty state for sequences of up to `context` positions: all pages of the layout are free.
-    pub fn new(layout: &KvLayout, context: u32) -> Self {
+    /// Empty state for sequences of up to `context` positions, of which a pass adds at most `max_rows`: all pages of
+    /// the layout are free.
+    pub fn new(layout: &KvLayout, context: u32, max_rows: usize) -> Self {
         let pool = |g: &crate::hal::KvGroup| Pool {
             window: g.window,
             free: (0..g.pages as u32).rev().collect(),
             holders: vec![0; g.pages],
         };
         let entries = (context as usize).div_ceil(PAGE);
-        Kv { pools: layout.groups.iter().map(pool).collect(), sequences: vec![], entries }
+        Kv { pools: layout.groups.iter().map(pool).collect(), sequences: vec![], entries, max_rows }
     }
 
     /// A new, empty sequence.
     pub fn create(&mut self) -> SeqId {
         // With room for the whole context: a sequence that grows allocates nothing.
         let tables = self.pools.iter().map(|_| Vec::with_capacity(self.entries)).collect();
-        self.insert(Sequence { len: 0, tables })
+        self.insert(Sequence { len: 0, tables, reserved: 0 })
     }
 
     fn insert(&mut self, s: Sequence) -> SeqId {
@@ -87,6 +124,10 @@ impl Kv {
 
     fn get(&self, id: SeqId) -> &Sequence {
         self.sequences[id.0].as_ref().expect("a SeqId is used until it is released")
+    }
+
+    fn get_mut(&mut self, id: SeqId) -> &mut Sequence {
+        self.sequences[id.0].as_mut().expect("a SeqId is used until it is released")
     }
 
     /// Positions that a sequence holds.
@@ -104,10 +145,43 @@ impl Kv {
         self.pools.iter().map(|p| p.free.len()).collect()
     }
 
-    /// A sequence with the same past; both go on independently.
+    /// Positions of the longest sequence that all pages together hold.
+    pub fn capacity(&self) -> u32 {
+        let most = |p: &Pool| match p.holders.len() {
+            n if p.window.is_some() && n >= pages_for(p.window, u32::MAX.into(), self.max_rows) => u32::MAX,
+            n => u32::try_from(n * PAGE).unwrap_or(u32::MAX),
+        };
+        self.pools.iter().map(most).min().unwrap_or(u32::MAX)
+    }
+
+    /// Reserves what a sequence takes to grow to `positions` in all. Until it is released or `unreserve`d, an `extend`
+    /// by at most `max_rows` up to there does not fail, as long as every sequence that grows has reserved. False, and
+    /// nothing is reserved, when that is more than what is free and not reserved for others.
+    pub fn reserve(&mut self, id: SeqId, positions: u32) -> bool {
+        self.get_mut(id).reserved = positions;
+        let fits = self.pools.iter().enumerate().all(|(g, pool)| {
+            let due = |s: &Sequence| pool.due(s, &s.tables[g], self.max_rows);
+            self.sequences.iter().flatten().map(due).sum::<usize>() <= pool.free.len()
+        });
+        if !fits {
+            self.unreserve(id);
+        }
+        fits
+    }
+
+    /// Gives up what is reserved and was not taken: the sequence does not grow.
+    pub fn unreserve(&mut self, id: SeqId) {
+        self.get_mut(id).reserved = 0;
+    }
+
+    /// A sequence with the same past; both go on independently. Nothing is reserved for it.
+    ///
+    /// # Panics
+    /// When the sequence has a reservation, which did not count with a page that it must copy.
     pub fn fork(&mut self, id: SeqId) -> SeqId {
-        let Sequence { len, tables } = self.get(id).clone();
-        let mut copy = Sequence { len, tables: vec![] };
+        let Sequence { len, tables, reserved } = self.get(id).clone();
+        assert_eq!(reserved, 0, "a sequence that grows is not forked");
+        let mut copy = Sequence { len, tables: vec![], reserved: 0 };
         for (pool, mut table) in self.pools.iter_mut().zip(tables) {
             // Pages behind the end, of a pass that failed, are the original's alone: both would write them.
             table.truncate((len as usize).div_ceil(PAGE));
@@ -171,12 +245,12 @@ impl Kv {
         }
     }
 
-    /// Restores an earlier length: later positions are forgotten and their pages given back.
+    /// Whether a sequence holds all that a row behind `len` positions would see.
     ///
     /// # Errors
     /// `Invalid` when the sequence is shorter, or when a window has already given back what the next row would see.
-    pub fn restore(&mut self, id: SeqId, len: u32) -> Result<()> {
-        let s = self.sequences[id.0].as_mut().expect("a SeqId is used until it is released");
+    pub fn can_restore(&self, id: SeqId, len: u32) -> Result<()> {
+        let s = self.get(id);
         if len > s.len {
             return Err(Error::Invalid(format!("cannot restore {len} positions of a sequence of {}", s.len)));
         }
@@ -187,7 +261,19 @@ impl Kv {
                 return Err(Error::Invalid(format!("cannot restore {len} positions: the window has moved on")));
             }
         }
-        s.len = len;
+        Ok(())
+    }
+
+    /// Restores an earlier length: later positions are forgotten and their pages given back. What was reserved is given
+    /// up too.
+    ///
+    /// # Errors
+    /// As `can_restore`.
+    pub fn restore(&mut self, id: SeqId, len: u32) -> Result<()> {
+        self.can_restore(id, len)?;
+        let keep = (len as usize).div_ceil(PAGE);
+        let s = self.sequences[id.0].as_mut().expect("a SeqId is used until it is released");
+        (s.len, s.reserved) = (len, 0);
         for (pool, table) in self.pools.iter_mut().zip(&mut s.tables) {
             table.drain(keep..).filter(|&p| p != NO_PAGE).for_each(|p| pool.give(p));
         }

@@ -45,7 +45,7 @@ fn layout(pages: usize) -> KvLayout {
 #[test]
 fn random_histories_keep_every_sequence_apart_and_lose_no_page() {
     const PAGES: usize = 24;
-    let mut kv = Kv::new(&layout(PAGES), 24 * 32);
+    let mut kv = Kv::new(&layout(PAGES), 24 * 32, 70);
     let mut memory = Memory { pages: vec![vec![[0; PAGE]; PAGES]; 2] };
     let mut model: Vec<(SeqId, Vec<u32>)> = vec![];
     let mut seed = 7u64;
@@ -111,7 +111,7 @@ fn random_histories_keep_every_sequence_apart_and_lose_no_page() {
 
 #[test]
 fn a_window_keeps_only_what_later_rows_see() {
-    let mut kv = Kv::new(&layout(8), 8 * 32);
+    let mut kv = Kv::new(&layout(8), 8 * 32, 32);
     let mut memory = Memory { pages: vec![vec![[0; PAGE]; 8]; 2] };
     let id = kv.create();
     for _ in 0..5 {
@@ -129,7 +129,7 @@ fn a_window_keeps_only_what_later_rows_see() {
 /// A pass takes pages before it runs; when it fails, a fork must not come to share those that nothing was written to.
 #[test]
 fn a_fork_after_a_failed_pass_shares_no_page_that_both_will_write() {
-    let mut kv = Kv::new(&layout(8), 8 * 32);
+    let mut kv = Kv::new(&layout(8), 8 * 32, 32);
     let mut memory = Memory { pages: vec![vec![[0; PAGE]; 8]; 2] };
     let original = kv.create();
     kv.extend(original, 32, &mut memory).unwrap();
@@ -144,4 +144,109 @@ fn a_fork_after_a_failed_pass_shares_no_page_that_both_will_write() {
     assert_ne!(kv.tables(original)[0][1], kv.tables(fork)[0][1]);
     [original, fork].into_iter().for_each(|id| kv.release(id));
     assert_eq!(kv.free_pages(), [8, 8]);
+}
+
+/// Sequences that grow in passes of any size, and ones that have ended, from which others go on.
+#[test]
+fn what_is_reserved_is_there_when_it_is_needed() {
+    const MAX_ROWS: u32 = 50;
+    for (pages, window_pages) in [(24, 24), (24, 9), (30, 5), (9, 9)] {
+        let mut layout = layout(pages);
+        layout.groups[1].pages = window_pages;
+        let mut kv = Kv::new(&layout, u32::MAX, MAX_ROWS as usize);
+        let mut memory = Memory { pages: vec![vec![[0; PAGE]; pages]; 2] };
+        let capacity = kv.capacity();
+        let mut seed = 11u64;
+        let mut random = |n: u32| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as u32 % n
+        };
+        // With the length that each may grow to.
+        let (mut growing, mut ended): (Vec<(SeqId, u32)>, Vec<SeqId>) = (vec![], vec![]);
+        let (mut refused, mut forked, mut dry) = (0, 0, 0);
+        for step in 0..40_000 {
+            match random(10) {
+                0 | 1 if growing.len() < 5 => {
+                    let id = match random(ended.len() as u32 + 1) as usize {
+                        0 => kv.create(),
+                        at => {
+                            let id = kv.fork(ended[at - 1]);
+                            let len = random(kv.len(id) + 1);
+                            forked += u32::from(kv.restore(id, len).is_ok());
+                            id
+                        }
+                    };
+                    let positions = kv.len(id) + random(capacity + 1 - kv.len(id).min(capacity));
+                    match kv.reserve(id, positions) {
+                        true => growing.push((id, positions)),
+                        false => {
+                            refused += 1;
+                            kv.release(id);
+                        }
+                    }
+                }
+                2 if ended.len() > 2 || (!ended.is_empty() && random(4) == 0) => {
+                    kv.release(ended.swap_remove(random(ended.len() as u32) as usize));
+                }
+                _ if !growing.is_empty() => {
+                    let at = random(growing.len() as u32) as usize;
+                    let (id, positions) = growing[at];
+                    let n = (positions - kv.len(id)).min(1 + random(MAX_ROWS));
+                    kv.extend(id, n, &mut memory).unwrap_or_else(|e| panic!("step {step} of {pages} pages: {e}"));
+                    dry += u32::from(kv.free_pages().contains(&0));
+                    // A pass that fails leaves the sequence as long as it was.
+                    if random(8) > 0 {
+                        kv.commit(id, n);
+                    }
+                    if kv.len(id) == positions || random(40) == 0 {
+                        kv.unreserve(id);
+                        growing.swap_remove(at);
+                        ended.push(id);
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert!(refused > 500 && forked > 500 && dry > 100, "{refused} refused, {forked} forked, {dry} times dry");
+        ended.into_iter().chain(growing.into_iter().map(|(id, _)| id)).for_each(|id| kv.release(id));
+        assert_eq!(kv.free_pages(), [pages, window_pages]);
+    }
+}
+
+#[test]
+fn a_reservation_is_no_larger_than_it_must_be() {
+    let mut layout = layout(8);
+    layout.groups[1].pages = 100;
+    let mut kv = Kv::new(&layout, 8 * 32, 32);
+    let mut memory = Memory { pages: vec![vec![[0; PAGE]; 100]; 2] };
+    assert_eq!(kv.capacity(), 256);
+    let [a, b, c] = [(); 3].map(|()| kv.create());
+    assert!(kv.reserve(a, 33) && !kv.reserve(b, 6 * 32 + 1) && kv.reserve(b, 6 * 32));
+    assert!(!kv.reserve(c, 1) && kv.reserve(c, 0));
+    kv.extend(b, 32, &mut memory).unwrap();
+    kv.commit(b, 32);
+    assert!(!kv.reserve(c, 1), "what was taken does not count twice, nor does it get lost");
+    kv.unreserve(b);
+    assert!(kv.reserve(c, 5 * 32));
+    kv.unreserve(c);
+    // A fork shares whole pages, and must copy one that is not full.
+    let fork = kv.fork(b);
+    assert!(!kv.reserve(fork, 6 * 32 + 1) && kv.reserve(fork, 6 * 32));
+    kv.restore(fork, 20).unwrap();
+    assert!(!kv.reserve(fork, 5 * 32 + 1) && kv.reserve(fork, 5 * 32));
+}
+
+/// A window's pages come back, so a long sequence needs no more of them than a short one.
+#[test]
+fn a_window_reserves_what_it_holds_at_once() {
+    // A window of 40, passes of 32: 3 pages and 2 for the ends.
+    assert_eq!(pages_for(Some(40), 1 << 20, 32), 5);
+    assert_eq!(pages_for(Some(40), 70, 32), 3);
+    assert_eq!(pages_for(None, 70, 32), 3);
+    let mut layout = layout(100);
+    layout.groups[1].pages = 9;
+    let mut kv = Kv::new(&layout, 3200, 32);
+    assert_eq!(kv.capacity(), 3200);
+    let [a, b] = [(); 2].map(|()| kv.create());
+    assert!(kv.reserve(a, 1600) && !kv.reserve(b, 1600) && kv.reserve(b, 4 * 32));
 }

@@ -1,0 +1,159 @@
+//! Admission by pages of state: requests share what there is by what they can need, in order of arrival, and get what
+//! they get alone.
+
+#[path = "common/models.rs"]
+mod models;
+#[path = "common/requests.rs"]
+mod requests;
+
+use air_rs::engine::{Engine, Event, FinishReason, Finished, Generation, LoadOptions, Request, StateSize};
+use air_rs::format::gguf;
+use air_rs::meta::Value;
+use air_rs::sample::Params;
+use models::altered;
+use requests::{engine, greedy, ids, tokens};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn options(max_sequences: usize, positions: u64) -> LoadOptions {
+    LoadOptions { max_sequences, state: StateSize::Positions(positions), ..LoadOptions::default() }
+}
+
+/// With a context that takes hours to fill.
+fn endless(options: LoadOptions) -> Engine {
+    let long = altered("llama-gqa.gguf", |meta| {
+        meta.insert("llama.context_length", Value::U32(1 << 20), None);
+    });
+    Engine::load(&gguf::open(Path::new(&*long)).unwrap(), &options, &mut |_, _| ()).unwrap()
+}
+
+/// Reads so many tokens, for each of which there was a pass.
+fn passes(g: &mut Generation, n: usize) {
+    for _ in 0..n {
+        assert!(matches!(g.next(), Some(Ok(Event::Token(_)))));
+    }
+}
+
+fn ended(g: Generation) -> (Vec<u32>, Finished) {
+    let (mut ids, mut end) = (vec![], None);
+    for event in g {
+        match event.unwrap() {
+            Event::Token(t) => ids.push(t.id),
+            Event::Finished(f) => end = Some(f),
+        }
+    }
+    (ids, end.unwrap())
+}
+
+#[test]
+fn many_requests_share_little_state_and_get_what_they_get_alone() {
+    for model in ["qwen3-tied", "qwen2-window"] {
+        let sampled = |i: u32| {
+            let sampling = Params { temperature: 1.0, seed: Some(u64::from(i)), ..Params::default() };
+            // Some begin alike.
+            Request { sampling, ..greedy(tokens(5 + i * 11 % 90, i % 4), 3 + i * 5 % 40) }
+        };
+        let alone = engine(model, LoadOptions { max_rows: 16, ..LoadOptions::default() });
+        let want: Vec<Vec<u32>> = (0..40).map(|i| ids(&alone, sampled(i))).collect();
+        // Just one of the longest, and some.
+        for positions in [160, 320, 10_000] {
+            let e = engine(model, LoadOptions { max_rows: 16, ..options(5, positions) });
+            let all: Vec<_> = (0..40).map(|i| e.submit(sampled(i)).unwrap()).collect();
+            for (i, g) in all.into_iter().enumerate() {
+                assert_eq!(ended(g).0, want[i], "{model}, {positions} positions, request {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn short_requests_run_beside_a_long_one_and_none_overtakes_one_that_waits() {
+    let e = endless(options(4, 1 << 16));
+    let mut long = e.submit(greedy(tokens(4, 1), 60_000)).unwrap();
+    passes(&mut long, 1);
+    // 5,536 positions are left.
+    assert_eq!(ids(&e, greedy(tokens(4, 2), 1000)).len(), 1000, "it runs while the long one does");
+    let waits = e.submit(greedy(tokens(4, 3), 6000)).unwrap();
+    let behind = e.submit(greedy(tokens(4, 4), 3)).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let thread = std::thread::spawn({
+        let done = done.clone();
+        move || {
+            let answer = ended(behind).0;
+            done.store(true, Ordering::SeqCst);
+            answer
+        }
+    });
+    passes(&mut long, 2000);
+    assert!(!done.load(Ordering::SeqCst), "there was room for it, but another came first");
+    drop(long);
+    let (answer, end) = ended(waits);
+    assert_eq!((answer.len(), end.reason), (6000, FinishReason::Length));
+    assert_eq!(thread.join().unwrap().len(), 3);
+}
+
+#[test]
+fn one_that_waits_can_be_cancelled_and_holds_up_nobody_then() {
+    let e = endless(options(4, 1 << 12));
+    let mut long = e.submit(greedy(tokens(4, 1), 4000)).unwrap();
+    passes(&mut long, 1);
+    let waits = e.submit(greedy(tokens(4, 3), 2000)).unwrap();
+    let behind = e.submit(greedy(tokens(4, 4), 30)).unwrap();
+    passes(&mut long, 5);
+    waits.cancel();
+    assert_eq!(ended(waits).1.reason, FinishReason::Cancelled);
+    assert_eq!(ended(behind).0.len(), 30);
+    passes(&mut long, 1);
+    // Together with the engine.
+    let waits = e.submit(greedy(tokens(4, 3), 2000)).unwrap();
+    passes(&mut long, 5);
+    drop(e);
+    assert!(waits.last().unwrap().is_err() && long.last().unwrap().is_err());
+}
+
+#[test]
+fn kept_state_gives_way_but_what_is_gone_on_from_last() {
+    let e = engine("llama-gqa", options(8, 96));
+    let kept = |prompt: &[u32], n| ended(e.submit(greedy(prompt.to_vec(), n)).unwrap()).1.usage.kept_tokens;
+    let (a, b) = (tokens(30, 1), tokens(20, 2));
+    assert_eq!(kept(&a, 3), 0);
+    assert_eq!(kept(&b, 1), 0);
+    // Both are kept on a page each; a third finds room beside them.
+    assert_eq!(kept(&a, 2), 29);
+    assert_eq!(kept(&b, 2), 19);
+    // All three pages: what it does not begin with is forgotten.
+    assert_eq!(kept(&a, 60), 29);
+    assert_eq!(kept(&b, 2), 0);
+    // And what shares nothing takes the place of all.
+    assert_eq!(kept(&tokens(90, 3), 7), 0);
+    assert_eq!(kept(&a, 2), 0);
+}
+
+#[test]
+fn what_never_fits_is_refused_at_once_and_says_what_would() {
+    let e = engine("llama-gqa", options(4, 70));
+    let error = |r: Request| e.submit(r).unwrap().text().unwrap_err().to_string();
+    // 70 positions are three pages.
+    let m = error(greedy(tokens(40, 1), 100));
+    let want = "a prompt of 40 tokens and an answer of up to 100 need 139 positions, the sequence state holds 96; ask \
+                for at most 57 tokens";
+    assert_eq!(m, want);
+    assert_eq!(ids(&e, greedy(tokens(40, 1), 57)).len(), 57);
+    assert_eq!(error(greedy(tokens(97, 1), 1)), "the prompt has 97 tokens, the sequence state holds 96; shorten it");
+    assert!(e.evaluate(tokens(97, 1)).unwrap().next().unwrap().is_err());
+    assert_eq!(e.evaluate(tokens(96, 1)).unwrap().map(|l| l.unwrap().positions).sum::<usize>(), 96);
+    let none = options(4, 0);
+    let e = Engine::load(&requests::catalogue("llama-gqa"), &none, &mut |_, _| ()).unwrap_err().to_string();
+    assert!(e.contains("at least 1 position"), "{e}");
+}
+
+/// A tiny model's whole state is little.
+#[test]
+fn state_that_fits_is_all_of_it_here() {
+    let fitting = LoadOptions { max_sequences: 6, state: StateSize::Fitting, ..LoadOptions::default() };
+    for options in [fitting, LoadOptions { max_sequences: 6, ..LoadOptions::default() }] {
+        let mut runner = air_rs::engine::load(&requests::catalogue("llama-gqa"), &options, &mut |_, _| ()).unwrap().1;
+        assert_eq!(runner.kv().free_pages(), [6 * 256 / 32]);
+    }
+}

@@ -3,6 +3,7 @@
 //!     cargo bench --bench cpu_kernels                       everything
 //!     cargo bench --bench cpu_kernels -- 'c(ore|pu)/Q4_K'   products of one format: 1 to 512 activation rows
 //!     cargo bench --bench cpu_kernels -- attention          attention
+//!     cargo bench --bench cpu_kernels -- interleave         interleaving of weight rows
 //!
 //! In `cpu` the matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
 //! only reads as much, with the machine's threads. In `core` it is 2 MiB and one thread works: what the kernel itself
@@ -13,8 +14,11 @@
 //! `prefill` is 512 rows at a depth, in products of pairs of elements a second, to be compared with sixteen for each
 //! cycle and vector unit; `append` stores the keys and values of 512 rows, in bytes of float32. Layers take turns, so
 //! nothing stays in the nearer caches from launch to launch; at depth 256 all layers have 8 MiB.
+//!
+//! `interleave` is one thread that interleaves rows group after group into the same place, as a pass over streamed
+//! weights does, in bytes of rows a second: from 1 MiB, which lies in cache (`near`), and from 256 MiB (`far`).
 
-use air_rs::hal::cpu::{Cpu, CpuOptions};
+use air_rs::hal::cpu::{Cpu, CpuOptions, Isa, Layout};
 use air_rs::hal::{
     Backend, Batch, Bindings, KvGroup, KvLayer, KvLayerId, KvLayout, PAGE, ProgramId, Reservation, Row, WeightDesc,
 };
@@ -209,6 +213,27 @@ fn attention(c: &mut Criterion) {
     group.finish();
 }
 
+/// Interleaving from inside and outside of the caches.
+fn interleave(c: &mut Criterion) {
+    let isa = Isa::choose(None, std::env::var("AIR_CPU").ok().as_deref()).expect("an instruction set");
+    let mut rows = vec![0; BYTES];
+    fill(0, &mut rows);
+    let mut group = c.benchmark_group("interleave");
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(500));
+    for (name, size) in [("near", 1 << 20), ("far", BYTES)] {
+        for format in FORMATS {
+            let layout = Layout::new(isa, format, COLS);
+            let mut out = vec![0; layout.group_bytes()];
+            let rows = &rows[..size / out.len() * out.len()];
+            group.throughput(Throughput::Bytes(rows.len() as u64));
+            group.bench_function(format!("{name}/{}", format.name), |b| {
+                b.iter(|| rows.chunks_exact(out.len()).for_each(|r| layout.interleave(r, black_box(&mut out))))
+            });
+        }
+    }
+    group.finish();
+}
+
 fn kernels(c: &mut Criterion) {
     formats(c, "core", CACHED, &[1, 4, 8, 16, 64], || CpuOptions { threads: Some(1), ..CpuOptions::default() });
     let mut group = c.benchmark_group("cpu");
@@ -220,5 +245,5 @@ fn kernels(c: &mut Criterion) {
     formats(c, "cpu", BYTES, &[1, 4, 8, 16, 64, 512], CpuOptions::default);
 }
 
-criterion_group!(benches, kernels, attention);
+criterion_group!(benches, kernels, interleave, attention);
 criterion_main!(benches);

@@ -6,6 +6,7 @@
 
 use super::activation::{Block32, Block256, RowBlocks, quantise};
 use super::attention::{self, Part, Segment, Softmax, Tile};
+use super::interleave::{Step, interleave};
 use super::math;
 use super::matmul::{self, Bf16, F16, F32, FloatFormat, IntFormat, Room, Task, multiply_float, multiply_int};
 use super::simd::Scalar;
@@ -121,6 +122,8 @@ const ROWS: usize = 256;
 
 /// A matrix product for one format.
 pub type Multiply = unsafe fn(&Task, &mut Room);
+/// Sixteen rows of weights interleaved.
+pub type Interleave = unsafe fn(&[Step], usize, &[u8], &mut [u8]);
 /// Weights of a segment for a tile of queries.
 pub type ScoresKernel = unsafe fn(&Segment, &Tile, &mut Part);
 /// Sums of a segment's values.
@@ -133,6 +136,7 @@ pub struct Kernels {
     pub multiply: fn(Kind) -> Multiply,
     /// Most activation rows of a task.
     pub rows: fn(Kind) -> usize,
+    pub interleave: Interleave,
     pub quantise32: unsafe fn(&[f32], RowBlocks<Block32>),
     pub quantise256: unsafe fn(&[f32], RowBlocks<Block256>),
     pub rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
@@ -190,6 +194,10 @@ macro_rules! kernels {
             $(#[target_feature(enable = $features)])?
             pub(super) unsafe fn float<F: FloatFormat>(task: &Task, room: &mut Room) {
                 multiply_float::<_, F>($token, task, &mut room.sums);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn interleaved(steps: &[Step], period: usize, rows: &[u8], group: &mut [u8]) {
+                interleave($token, steps, period, rows, group);
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn quantise32(x: &[f32], out: RowBlocks<Block32>) {
@@ -251,6 +259,7 @@ macro_rules! kernels {
             pub static KERNELS: Kernels = Kernels {
                 multiply: |kind| by_kind!(kind, self::float, self::int),
                 rows: |_| ROWS,
+                interleave: interleaved,
                 quantise32,
                 quantise256,
                 rms_norm,

@@ -2,13 +2,15 @@
 //!
 //! One arithmetic definition for each format, the same bits under every instruction set, number of rows, chunking and
 //! number of threads (`matmul`, `activation`, `math`, `attention` say which): `simd` has the sixteen-lane
-//! primitives, `isa` the kernels compiled for each set, `layout` how weights lie, `pages` how keys and values
-//! lie, `schedule` what of a program runs together, `launch` how it runs, `pool` the threads.
+//! primitives, `isa` the kernels compiled for each set, `layout` how weights lie, `interleave` what moves them there,
+//! `pages` how keys and values lie, `schedule` what of a program runs together, `launch` how it runs, `pool` the
+//! threads.
 //! It does not know model families, files or requests.
 
 mod activation;
 mod attend;
 mod attention;
+mod interleave;
 mod isa;
 mod jobs;
 mod launch;
@@ -28,6 +30,7 @@ mod weights;
 mod tests;
 
 pub use isa::Isa;
+pub use layout::Layout;
 pub(super) use memory::Memory;
 #[cfg(target_arch = "x86_64")]
 pub(super) use simd::amx;
@@ -108,7 +111,7 @@ impl Backend for Cpu {
     }
 
     fn load(&mut self, weight: &WeightDesc, read: &ReadRows) -> Result<WeightId> {
-        let loaded = weights::load(self.pools.largest(), weight, read)?;
+        let loaded = weights::load(self.pools.largest(), self.isa, weight, read)?;
         self.weights.push(loaded);
         Ok(WeightId(self.weights.len() as u32 - 1))
     }

@@ -3,7 +3,8 @@
 //! Loading reads panels of about a mebibyte on all threads at once and interleaves each straight to its place,
 //! so the peak is the weights themselves and one panel a thread. A panel never crosses experts.
 
-use super::layout::{gather_row, group_bytes, groups, interleave};
+use super::isa::Isa;
+use super::layout::{Layout, groups};
 use super::memory::Memory;
 use super::pool::Pool;
 use super::simd::LANES;
@@ -38,6 +39,7 @@ pub struct Matrix {
     pub experts: usize,
     /// Bytes of sixteen rows.
     pub group_bytes: usize,
+    layout: Layout,
     memory: Memory,
 }
 
@@ -56,8 +58,8 @@ impl Matrix {
     /// Decodes one row of the first expert; `scratch` takes its bytes.
     pub fn decode_row(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) {
         let group = self.bytes(0, row / LANES..row / LANES + 1);
-        scratch.resize(self.format.row_bytes(self.cols), 0);
-        gather_row(self.format, group, row % LANES, scratch);
+        scratch.resize(self.layout.row_bytes(), 0);
+        self.layout.gather_row(group, row % LANES, scratch);
         (self.format.decode)(scratch, out);
     }
 }
@@ -66,7 +68,7 @@ impl Matrix {
 ///
 /// # Errors
 /// What `read` returned; `Limit` when memory is short.
-pub fn load(pool: &mut Pool, weight: &WeightDesc, read: &ReadRows) -> Result<Weight> {
+pub fn load(pool: &mut Pool, isa: Isa, weight: &WeightDesc, read: &ReadRows) -> Result<Weight> {
     let format = weight.format;
     let row_bytes = format.row_bytes(weight.cols);
     if !weight.matrix {
@@ -77,7 +79,8 @@ pub fn load(pool: &mut Pool, weight: &WeightDesc, read: &ReadRows) -> Result<Wei
         (format.decode)(&bytes, &mut out);
         return Ok(Weight::Vector(out));
     }
-    let group_bytes = group_bytes(format, weight.cols);
+    let layout = Layout::new(isa, format, weight.cols);
+    let group_bytes = layout.group_bytes();
     let groups = groups(weight.rows);
     let total = group_bytes.checked_mul(groups).and_then(|n| n.checked_mul(weight.experts));
     let total = total.ok_or_else(|| Error::Limit(format!("tensor {} does not fit in memory", weight.name)))?;
@@ -103,7 +106,7 @@ pub fn load(pool: &mut Pool, weight: &WeightDesc, read: &ReadRows) -> Result<Wei
         for (source, group) in bytes.chunks(LANES * row_bytes).zip(first..last) {
             // SAFETY: group `expert * groups + group` lies in the area, and only this task has it.
             let target = unsafe { start.slice((expert * groups + group) * group_bytes, group_bytes) };
-            interleave(format, source, row_bytes, target);
+            layout.interleave(source, target);
         }
     })?;
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -114,6 +117,7 @@ pub fn load(pool: &mut Pool, weight: &WeightDesc, read: &ReadRows) -> Result<Wei
             rows: weight.rows,
             experts: weight.experts,
             group_bytes,
+            layout,
             memory,
         })),
     }

@@ -1,6 +1,6 @@
 //! The sixteen-lane operations in AVX2 with FMA and F16C: two registers a vector.
 
-use super::{LANES, Simd};
+use super::{LANES, Simd, rows};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX2, FMA and F16C.
@@ -31,6 +31,30 @@ fn dot_half(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
     intrinsic!({
         let pairs = _mm256_maddubs_epi16(w, x);
         _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    })
+}
+
+/// Sixteen bytes of each of eight rows: vector `w` has word `w` of all.
+///
+/// # Safety
+/// The bytes may be read: row `r`'s at `p + r * stride`.
+#[inline(always)]
+unsafe fn eight_rows(p: *const u8, stride: usize) -> [__m256i; 4] {
+    intrinsic!({
+        // Lane r of two has rows 4r to 4r + 3 in turn; then a transpose of four by four words in each lane.
+        let mut v = [_mm256_setzero_si256(); 4];
+        for (i, v) in v.iter_mut().enumerate() {
+            let low = _mm256_castsi128_si256(_mm_loadu_si128(p.add(i * stride).cast()));
+            *v = _mm256_inserti128_si256::<1>(low, _mm_loadu_si128(p.add((4 + i) * stride).cast()));
+        }
+        let (a, b) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpacklo_epi32(v[2], v[3]));
+        let (c, d) = (_mm256_unpackhi_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[2], v[3]));
+        [
+            _mm256_unpacklo_epi64(a, b),
+            _mm256_unpackhi_epi64(a, b),
+            _mm256_unpacklo_epi64(c, d),
+            _mm256_unpackhi_epi64(c, d),
+        ]
     })
 }
 
@@ -178,6 +202,36 @@ impl Simd for Avx2 {
         intrinsic!({
             let n = _mm_cvtsi32_si128(n as i32);
             [_mm256_srl_epi32(v[0], n), _mm256_srl_epi32(v[1], n)]
+        })
+    }
+
+    #[inline(always)]
+    fn load_rows(self, p: &[u8], at: usize, stride: usize) -> [Self::I; 4] {
+        let p = rows(p, at, stride).as_ptr();
+        let [low, high] = intrinsic!([eight_rows(p, stride), eight_rows(p.add(8 * stride), stride)]);
+        [[low[0], high[0]], [low[1], high[1]], [low[2], high[2]], [low[3], high[3]]]
+    }
+    #[inline(always)]
+    fn store_words(self, v: Self::I, p: &mut [u8], at: usize) {
+        let p = p[at..at + 64].as_mut_ptr();
+        intrinsic!({
+            _mm256_storeu_si256(p.cast(), v[0]);
+            _mm256_storeu_si256(p.add(32).cast(), v[1]);
+        })
+    }
+    #[inline(always)]
+    fn store_halves(self, v: Self::I, p: &mut [u8], at: usize) {
+        let p = p[at..at + 64].as_mut_ptr();
+        intrinsic!({
+            // In each lane of four words their lower halves, then the upper ones; then the lanes together.
+            let apart = _mm256_setr_epi8(
+                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, //
+                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+            );
+            let (a, b) = (_mm256_shuffle_epi8(v[0], apart), _mm256_shuffle_epi8(v[1], apart));
+            let (low, high) = (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+            _mm256_storeu_si256(p.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(low));
+            _mm256_storeu_si256(p.add(32).cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(high));
         })
     }
 

@@ -1,6 +1,6 @@
 //! The sixteen-lane operations in AVX-512 (F, BW, DQ, VL, VNNI): one register a vector.
 
-use super::{LANES, Simd};
+use super::{LANES, Simd, rows};
 use std::arch::x86_64::*;
 
 /// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI.
@@ -171,6 +171,43 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn shr(self, v: Self::I, n: u32) -> Self::I {
         intrinsic!(_mm512_srl_epi32(v, _mm_cvtsi32_si128(n as i32)))
+    }
+
+    #[inline(always)]
+    fn load_rows(self, p: &[u8], at: usize, stride: usize) -> [Self::I; 4] {
+        let p = rows(p, at, stride).as_ptr();
+        intrinsic!({
+            // Lane r of four has rows 4r to 4r + 3 in turn; then a transpose of four by four words in each lane.
+            let mut v = [_mm512_setzero_si512(); 4];
+            for (i, v) in v.iter_mut().enumerate() {
+                let p = p.add(i * stride);
+                *v = _mm512_castsi128_si512(_mm_loadu_si128(p.cast()));
+                *v = _mm512_inserti32x4::<1>(*v, _mm_loadu_si128(p.add(4 * stride).cast()));
+                *v = _mm512_inserti32x4::<2>(*v, _mm_loadu_si128(p.add(8 * stride).cast()));
+                *v = _mm512_inserti32x4::<3>(*v, _mm_loadu_si128(p.add(12 * stride).cast()));
+            }
+            let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpacklo_epi32(v[2], v[3]));
+            let (c, d) = (_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+            [
+                _mm512_unpacklo_epi64(a, b),
+                _mm512_unpackhi_epi64(a, b),
+                _mm512_unpacklo_epi64(c, d),
+                _mm512_unpackhi_epi64(c, d),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn store_words(self, v: Self::I, p: &mut [u8], at: usize) {
+        let p = p[at..at + 64].as_mut_ptr();
+        intrinsic!(_mm512_storeu_si512(p.cast(), v))
+    }
+    #[inline(always)]
+    fn store_halves(self, v: Self::I, p: &mut [u8], at: usize) {
+        let p = p[at..at + 64].as_mut_ptr();
+        intrinsic!({
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(v));
+            _mm256_storeu_si256(p.add(32).cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(v)));
+        })
     }
 
     #[inline(always)]

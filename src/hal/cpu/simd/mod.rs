@@ -27,6 +27,12 @@ pub use scalar::Scalar;
 /// Lanes of a vector, rows of a weight group, lanes of every reduction: part of the arithmetic.
 pub const LANES: usize = 16;
 
+/// The bytes from `at` to the end of the last of sixteen rows of sixteen bytes, each `stride` bytes behind the one before.
+#[inline(always)]
+fn rows(p: &[u8], at: usize, stride: usize) -> &[u8] {
+    &p[at..][..stride.saturating_mul(LANES - 1).saturating_add(16)]
+}
+
 /// Sixteen-lane operations of one instruction set.
 pub trait Simd: Copy {
     /// Sixteen float32.
@@ -91,6 +97,14 @@ pub trait Simd: Copy {
     fn shl(self, v: Self::I, n: u32) -> Self::I;
     /// `v >> n`, logical, n below 32.
     fn shr(self, v: Self::I, n: u32) -> Self::I;
+
+    /// Sixteen rows of sixteen bytes, the first at byte `at`, each `stride` bytes behind the one before it: vector `w`
+    /// has word `w` of all rows.
+    fn load_rows(self, p: &[u8], at: usize, stride: usize) -> [Self::I; 4];
+    /// Writes the lanes to `p[at..at + 64]`.
+    fn store_words(self, v: Self::I, p: &mut [u8], at: usize);
+    /// Writes the lower halves of the lanes, then the upper ones, to `p[at..at + 64]`.
+    fn store_halves(self, v: Self::I, p: &mut [u8], at: usize);
 
     /// Signed words to float32, to nearest even.
     fn to_f32(self, v: Self::I) -> Self::F;

@@ -1,6 +1,6 @@
 //! The definition of the sixteen-lane operations, in plain Rust; also what runs where no better set is known.
 
-use super::{LANES, Simd};
+use super::{LANES, Simd, rows};
 use crate::hal::cpu::math::f16_to_f32;
 
 /// Plain Rust; LLVM vectorises it with whatever the target has.
@@ -143,6 +143,35 @@ impl Simd for Scalar {
     #[inline(always)]
     fn shr(self, v: Self::I, n: u32) -> Self::I {
         lanes!(i => (v[i] as u32).wrapping_shr(n) as i32)
+    }
+
+    #[inline(always)]
+    fn load_rows(self, p: &[u8], at: usize, stride: usize) -> [Self::I; 4] {
+        let p = rows(p, at, stride);
+        let mut out = [[0; LANES]; 4];
+        for r in 0..LANES {
+            let row: &[u8; 16] = bytes(p, r * stride);
+            let (words, _) = row.as_chunks::<4>();
+            for (lanes, word) in out.iter_mut().zip(words) {
+                lanes[r] = i32::from_le_bytes(*word);
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn store_words(self, v: Self::I, p: &mut [u8], at: usize) {
+        let (places, _) = p[at..at + 64].as_chunks_mut::<4>();
+        for i in 0..LANES {
+            places[i] = v[i].to_le_bytes();
+        }
+    }
+    #[inline(always)]
+    fn store_halves(self, v: Self::I, p: &mut [u8], at: usize) {
+        let (places, _) = p[at..at + 64].as_chunks_mut::<2>();
+        for i in 0..LANES {
+            let [a, b, c, d] = v[i].to_le_bytes();
+            (places[i], places[LANES + i]) = ([a, b], [c, d]);
+        }
     }
 
     #[inline(always)]

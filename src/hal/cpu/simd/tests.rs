@@ -73,6 +73,12 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
             s.store(s.as_float(v), &mut lanes, 0);
             out.extend(lanes.map(f32::to_bits));
         }
+        for v in s.load_rows(&bytes, at, 7) {
+            let mut wide = [0u8; 128];
+            s.store_words(v, &mut wide, 0);
+            s.store_halves(v, &mut wide, 64);
+            out.extend(wide.map(u32::from));
+        }
         let mut narrow = [0u8; LANES];
         s.store_i8(a, &mut narrow, 0);
         out.extend(narrow.map(u32::from));

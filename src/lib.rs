@@ -17,7 +17,7 @@
 //! | engine | [`engine`] | requests, scheduling, one pass after another |
 //! | model | [`arch`], [`lower`] | families as data; from a description to programs and stages |
 //! | memory | [`kv`] | which page of state belongs to which positions of which sequence |
-//! | hands | [`hal`], [`io`], [`format`](mod@format) | devices; direct reads; checkpoint files; strangers to each other |
+//! | hands | [`hal`], [`io`], [`format`](mod@format) | devices; direct reads; files. They do not know each other |
 //! | words | [`quant`], [`op`], [`sample`], [`text`] | number formats, the instruction set, choosing tokens, tokens and text |
 //! | ground | [`error`], [`meta`], [`source`], [`config`] | what everybody needs |
 //!

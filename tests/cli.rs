@@ -10,7 +10,8 @@ use assert_cmd::Command;
 use models::altered;
 use program::{air, err, out, run, temp_file};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Output, Stdio};
 
 /// Names of the commands, from the program's own help.
 fn commands() -> Vec<String> {
@@ -178,4 +179,64 @@ fn missing_and_broken_models_are_exit_code_1() {
             assert!(err(&o).starts_with("error: ") && err(&o).contains(message), "{}", err(&o));
         }
     }
+}
+
+/// Runs with a cache folder of its own.
+fn probe(folder: &Path, args: &[&str], fault: Option<&str>) -> Output {
+    let mut command = air(&["probe"]);
+    command.arg(folder.join("file")).args(args).env("XDG_CACHE_HOME", folder.join("cache"));
+    fault.map(|fault| command.env("AIR_IO_FAULT", fault));
+    command.output().unwrap()
+}
+
+fn sparse(folder: &Path, len: u64) {
+    std::fs::File::create(folder.join("file")).unwrap().set_len(len).unwrap();
+}
+
+#[test]
+fn a_drive_is_measured_once_unless_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    sparse(folder.path(), 65 << 20);
+    let o = probe(folder.path(), &["--io", "pread"], None);
+    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+    let report = out(&o);
+    assert!(report.contains("pread, ") && report.contains("<- best") && report.contains("The drive gives"), "{report}");
+    let json = |args: &[&str]| -> serde_json::Value {
+        let o = probe(folder.path(), &[&["--json", "--io", "pread"], args].concat(), None);
+        serde_json::from_str(&out(&o)).unwrap_or_else(|e| panic!("{e}: {}", err(&o)))
+    };
+    let again = json(&[]);
+    assert!(again["age_seconds"].is_u64() && again["best"]["gbps"].as_f64().unwrap() > 0.0, "{again}");
+    assert!(json(&["--fresh"])["age_seconds"].is_null());
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails = |args: &[&str], fault: Option<&str>, code: i32, named: &[&str]| {
+        let o = probe(folder.path(), args, fault);
+        assert_eq!((o.status.code(), out(&o)), (Some(code), String::new()), "{}", err(&o));
+        for part in named {
+            assert!(err(&o).contains(part), "{part}: {}", err(&o));
+        }
+    };
+    fails(&[], None, 1, &["cannot open", "file"]);
+    sparse(folder.path(), 1 << 20);
+    fails(&[], None, 1, &["1.05 MB", "67.1 MB are needed"]);
+    sparse(folder.path(), 65 << 20);
+    fails(&["--io", "floppy"], None, 2, &["floppy", "auto, uring, pread, mmap"]);
+    fails(&[], Some("fire@1"), 1, &["AIR_IO_FAULT", "`fire@1`"]);
+    fails(&["--io", "pread"], Some("eio@9"), 1, &["cannot read", "os error 5"]);
+    fails(&["--io", "uring"], Some("no-uring"), 1, &["io_uring", "not supported"]);
+    assert!(!folder.path().join("cache").exists(), "nothing wrong is remembered");
+}
+
+#[test]
+fn a_reader_that_was_not_hoped_for_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    sparse(folder.path(), 65 << 20);
+    let o = probe(folder.path(), &[], Some("no-uring,no-direct"));
+    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+    assert!(err(&o).contains("direct reads are refused") && err(&o).contains("io_uring is refused"), "{}", err(&o));
+    assert!(out(&o).contains("pread, buffered"), "{}", out(&o));
 }

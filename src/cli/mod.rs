@@ -21,6 +21,7 @@ pub mod interrupt;
 mod model;
 mod output;
 mod perplexity;
+mod probe;
 mod progress;
 mod quantize;
 mod sampling;
@@ -52,6 +53,7 @@ enum Command {
     Bench(bench::Args),
     Perplexity(perplexity::Args),
     Info(info::Args),
+    Probe(probe::Args),
     Tokenize(tokenize::Args),
     Quantize(quantize::Args),
     Synth(synth::Args),
@@ -68,6 +70,7 @@ impl Command {
             Command::Bench(args) => bench::run(args),
             Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),
+            Command::Probe(args) => probe::run(args),
             Command::Tokenize(args) => tokenize::run(args),
             Command::Quantize(args) => quantize::run(args),
             Command::Synth(args) => synth::run(args),

@@ -148,3 +148,49 @@ fn splitmix(seed: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(text: &str, calls: u64) -> Vec<String> {
+        let faults = Faults::parse(text).unwrap();
+        let one = |_| match faults.answer(&mut [1; 8], Ok(8)) {
+            Ok(8) => "fine".to_string(),
+            Ok(n) => format!("short {}", n < 8),
+            Err(e) => format!("{:?}", e.raw_os_error()),
+        };
+        (0..calls).map(one).collect()
+    }
+
+    #[test]
+    fn faults_come_when_they_are_named() {
+        assert_eq!(seen("", 2), ["fine", "fine"]);
+        assert_eq!(seen("eio@2", 3), ["fine", "Some(5)", "fine"]);
+        assert_eq!(seen("eintr@1, eagain@2 ,short@3,delay@4", 4), ["Some(4)", "Some(11)", "short true", "fine"]);
+        let often = seen("eio/4,seed=3", 400).iter().filter(|s| *s != "fine").count();
+        assert!((60..140).contains(&often), "{often} of 400");
+        assert_eq!(seen("eio/4,seed=3", 400), seen("eio/4,seed=3", 400));
+        assert_ne!(seen("eio/4,seed=3", 400), seen("eio/4,seed=4", 400));
+    }
+
+    #[test]
+    fn bytes_that_an_answer_does_not_vouch_for_are_spoilt() {
+        for (text, errs) in [("eio@1", true), ("short@1", false)] {
+            let mut window = [1; 1000];
+            let answer = Faults::parse(text).unwrap().answer(&mut window, Ok(1000));
+            assert_eq!(answer.is_err(), errs);
+            let good = answer.unwrap_or(0);
+            assert!(window[..good].iter().all(|&b| b == 1) && window[good..].iter().all(|&b| b == 0xa5));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for text in ["eio", "eio@0", "eio@x", "eio@", "fire@1", "seed=", "seed=-1", "no-drive", "eio@1,short/0", "@1"] {
+            let error = Faults::parse(text).unwrap_err().to_string();
+            let item = text.split(',').next_back().unwrap();
+            assert!(error.contains(&format!("AIR_IO_FAULT: `{item}`")) && error.contains("eagain"), "{error}");
+        }
+    }
+}

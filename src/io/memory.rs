@@ -93,6 +93,16 @@ impl Slot {
         self.index
     }
 
+    /// Start and length, to tell the system of it.
+    pub(super) fn place(&self) -> (usize, usize) {
+        (self.as_ptr() as usize, self.len)
+    }
+
+    /// What it is a part of.
+    pub(super) fn area(&self) -> &Arc<Area> {
+        &self.area
+    }
+
     fn as_ptr(&self) -> *mut u8 {
         // SAFETY: the offset lies within the mapping.
         unsafe { self.area.start.add(self.offset) }

@@ -9,19 +9,22 @@
 //! drive, a file that was truncated while in use). Nothing here knows what the bytes mean.
 
 mod faults;
+mod map;
 mod memory;
 mod pread;
 mod probe;
 mod rows;
 mod target;
 mod transfer;
+#[cfg(target_os = "linux")]
+mod uring;
 
 #[cfg(test)]
 mod tests;
 
 pub use faults::Faults;
 pub use memory::{ALIGN, Slot, slots, slots_of};
-pub use probe::{Drive, probe};
+pub use probe::{Drive, Probed, SMALLEST, probe};
 pub use rows::RowReader;
 
 use crate::error::{Error, Result};
@@ -29,6 +32,7 @@ use crate::source::Source;
 use faults::Refusal;
 use std::sync::Arc;
 use std::time::Duration;
+use target::Access;
 
 /// What to read: consecutive bytes of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,16 +97,24 @@ pub trait Reader: Send {
 /// Which reader to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kind {
-    /// The best that works.
+    /// The best that works: io_uring, else threads.
     #[default]
     Auto,
+    /// io_uring, or nothing.
+    Uring,
     /// Threads.
     Pread,
+    /// A map of the file into memory.
+    Mmap,
 }
 
 /// Names of the kinds and what they are, for help.
-pub const KINDS: &[(&str, Kind, &str)] =
-    &[("auto", Kind::Auto, "the best that works"), ("pread", Kind::Pread, "threads that wait for one read each")];
+pub const KINDS: &[(&str, Kind, &str)] = &[
+    ("auto", Kind::Auto, "the best that works"),
+    ("uring", Kind::Uring, "io_uring, and no other where the system refuses it"),
+    ("pread", Kind::Pread, "threads that wait for one read each"),
+    ("mmap", Kind::Mmap, "through the page cache; a file that is truncated while in use kills the program (SIGBUS)"),
+];
 
 impl Kind {
     /// By name.
@@ -139,6 +151,10 @@ impl Default for Options {
 }
 
 impl Options {
+    fn access(&self) -> Access {
+        if self.refuse(Refusal::Direct) { Access::Refused } else { Access::Direct }
+    }
+
     fn refuse(&self, what: Refusal) -> bool {
         self.faults.as_ref().is_some_and(|faults| faults.refuse(what))
     }
@@ -160,8 +176,41 @@ pub fn open(sources: &[Arc<Source>], slots: &[Arc<Slot>], options: &Options) -> 
     if !(1..=MOST_DEPTH).contains(&options.depth) {
         return Err(Error::Invalid(format!("{} reads at once: it must be 1 to {MOST_DEPTH}", options.depth)));
     }
-    let (targets, note) = target::targets(sources, !options.refuse(Refusal::Direct))?;
-    let _ = slots;
-    let reader = pread::Pread::new(targets, options.depth, options.faults.clone())?;
-    Ok(Opened { reader: Box::new(reader), note })
+    let access = if options.kind == Kind::Mmap { Access::Cached } else { options.access() };
+    let (targets, buffered) = target::targets(sources, access)?;
+    let mut notes = Vec::from_iter(buffered);
+    let reader: Box<dyn Reader> = match options.kind {
+        Kind::Mmap => Box::new(map::Map::new(targets, options.faults.clone())?),
+        Kind::Pread => Box::new(pread::Pread::new(targets, options.depth, options.faults.clone())?),
+        Kind::Auto | Kind::Uring => match ring(&targets, slots, options) {
+            Ok((reader, note)) => {
+                notes.extend(note);
+                reader
+            }
+            Err(e) if options.kind == Kind::Uring => {
+                return Err(Error::Unsupported {
+                    what: format!("io_uring ({e})"),
+                    instead: "the reader `auto` takes threads where it is refused".into(),
+                });
+            }
+            Err(e) => {
+                notes.push(format!("io_uring is refused ({e}); reading with threads"));
+                Box::new(pread::Pread::new(targets, options.depth, options.faults.clone())?)
+            }
+        },
+    };
+    Ok(Opened { reader, note: (!notes.is_empty()).then(|| notes.join("; ")) })
+}
+
+/// A reader that can be refused, and a line for the log.
+type Ring = std::io::Result<(Box<dyn Reader>, Option<String>)>;
+
+#[cfg(target_os = "linux")]
+fn ring(targets: &Arc<[target::Target]>, slots: &[Arc<Slot>], options: &Options) -> Ring {
+    uring::Uring::new(Arc::clone(targets), slots, options).map(|(ring, note)| (Box::new(ring) as Box<dyn Reader>, note))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ring(_: &Arc<[target::Target]>, _: &[Arc<Slot>], _: &Options) -> Ring {
+    Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "it is part of Linux"))
 }

@@ -20,7 +20,7 @@ pub(super) struct Pread {
 }
 
 struct Shared {
-    targets: Vec<Target>,
+    targets: Arc<[Target]>,
     faults: Option<Arc<Faults>>,
     queues: Mutex<Queues>,
     /// There is something to read, or an end.
@@ -37,7 +37,7 @@ struct Queues {
 }
 
 impl Pread {
-    pub fn new(targets: Vec<Target>, depth: usize, faults: Option<Arc<Faults>>) -> Result<Pread> {
+    pub fn new(targets: Arc<[Target]>, depth: usize, faults: Option<Arc<Faults>>) -> Result<Pread> {
         let queues = Mutex::default();
         let shared = Arc::new(Shared { targets, faults, queues, work: Condvar::new(), done: Condvar::new() });
         let mut threads = vec![];
@@ -86,7 +86,7 @@ pub(super) fn finish(mut transfer: Transfer, target: &Target, faults: Option<&Fa
             None => answer,
         };
         if let Some(result) = transfer.answer(target, answer) {
-            return transfer.done(result);
+            return transfer.done(target, result);
         }
         std::thread::sleep(transfer.pause());
     }

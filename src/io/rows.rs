@@ -3,7 +3,6 @@
 //! Several threads read at once, each through a buffer that it takes from a pool and puts back. The pages around a row
 //! are read directly too, so a table that is larger than memory leaves nothing in the page cache.
 
-use super::faults::Refusal;
 use super::memory::{ALIGN, Slot, slots};
 use super::pread::finish;
 use super::target::{Target, targets};
@@ -18,7 +17,7 @@ const PIECE: usize = 64 << 10;
 
 /// Reads on demand, from several threads.
 pub struct RowReader {
-    targets: Vec<Target>,
+    targets: Arc<[Target]>,
     options: Options,
     /// Buffers that nobody uses now: at most as many as threads ever read at once.
     spare: Mutex<Vec<Arc<Slot>>>,
@@ -30,7 +29,7 @@ impl RowReader {
     /// # Errors
     /// `Limit` when there is no memory.
     pub fn open(sources: &[Arc<Source>], options: &Options) -> Result<(RowReader, Option<String>)> {
-        let (targets, note) = targets(sources, !options.refuse(Refusal::Direct))?;
+        let (targets, note) = targets(sources, options.access())?;
         Ok((RowReader { targets, options: options.clone(), spare: Mutex::default() }, note))
     }
 

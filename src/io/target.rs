@@ -12,24 +12,42 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+/// How files are to be read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Access {
+    /// Directly where possible.
+    Direct,
+    /// As where direct reads are refused.
+    Refused,
+    /// Through the page cache, to stay there.
+    Cached,
+}
+
 /// A source and how it is read.
 pub(super) struct Target {
     pub source: Arc<Source>,
     direct: Option<File>,
+    access: Access,
 }
 
 impl Target {
     /// Opens for direct reads if possible; else tells why not.
-    fn open(source: &Arc<Source>, allowed: bool, scratch: &mut Slot) -> (Target, Option<io::Error>) {
-        let target = |direct| Target { source: Arc::clone(source), direct };
+    fn open(source: &Arc<Source>, access: Access, scratch: &mut Slot) -> (Target, Option<io::Error>) {
+        let target = |direct| Target { source: Arc::clone(source), direct, access };
         let Some(file) = source.file() else { return (target(None), None) };
-        let opened = match allowed {
-            true => reopen(file),
-            false => Err(io::ErrorKind::Unsupported.into()),
+        let opened = match access {
+            Access::Direct => reopen(file),
+            Access::Refused => Err(io::ErrorKind::Unsupported.into()),
+            Access::Cached => return (target(None), None),
         };
         match opened.and_then(|file| file.read_at(&mut scratch.bytes_mut()[..ALIGN], 0).map(|_| file)) {
             Ok(file) => (target(Some(file)), None),
-            Err(e) => (target(None), Some(e)),
+            Err(e) => {
+                // Pages that the system reads ahead would stay: nobody asked for them, so nobody drops them.
+                #[cfg(target_os = "linux")]
+                let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+                (target(None), Some(e))
+            }
         }
     }
 
@@ -52,8 +70,11 @@ impl Target {
         self.direct.is_some()
     }
 
-    /// Drops what was read from the page cache, where it is there.
+    /// Drops what was read from the page cache, where it came through it.
     pub fn forget(&self, offset: u64, len: usize) {
+        if self.access == Access::Cached {
+            return;
+        }
         #[cfg(target_os = "linux")]
         if let (None, Some(file), Some(len)) = (&self.direct, self.source.file(), std::num::NonZero::new(len as u64)) {
             // advice: what cannot be dropped stays
@@ -65,12 +86,12 @@ impl Target {
 }
 
 /// All targets, and a line for the log where direct reads are refused.
-pub(super) fn targets(sources: &[Arc<Source>], allowed: bool) -> Result<(Vec<Target>, Option<String>)> {
+pub(super) fn targets(sources: &[Arc<Source>], access: Access) -> Result<(Arc<[Target]>, Option<String>)> {
     let mut scratch = slots(1, ALIGN)?.pop().expect("one slot was asked for");
     let scratch = Arc::get_mut(&mut scratch).expect("nobody else has it");
     let mut note = None;
     let mut one = |source: &Arc<Source>| {
-        let (target, refused) = Target::open(source, allowed, scratch);
+        let (target, refused) = Target::open(source, access, scratch);
         if let (None, Some(e)) = (&note, refused) {
             let name = source.name();
             note = Some(format!("{name}: direct reads are refused ({e}); reading through the page cache"));

@@ -49,7 +49,7 @@ impl Transfer {
         let transfer = Transfer { read, slot, from, need, got: 0, tries: 0 };
         match checked {
             Ok(()) => Ok(transfer),
-            Err(e) => Err(transfer.done(Err(e))),
+            Err(e) => Err(transfer.done(target, Err(e))),
         }
     }
 
@@ -63,10 +63,7 @@ impl Transfer {
     pub fn answer(&mut self, target: &Target, answer: io::Result<usize>) -> Option<Result<()>> {
         let whole_pages = |n: usize| n / ALIGN * ALIGN;
         let problem = match answer {
-            Ok(n) if self.got + n >= self.need => {
-                target.forget(self.from, self.need.next_multiple_of(ALIGN));
-                return Some(Ok(()));
-            }
+            Ok(n) if self.got + n >= self.need => return Some(Ok(())),
             Ok(n) if whole_pages(self.got + n) > self.got => {
                 (self.got, self.tries) = (whole_pages(self.got + n), 0);
                 return None;
@@ -93,8 +90,9 @@ impl Transfer {
         }
     }
 
-    /// The end of it.
-    pub fn done(self, result: Result<()>) -> Done {
+    /// The end of it. Nothing of it stays in the page cache, unless the target wants that.
+    pub fn done(self, target: &Target, result: Result<()>) -> Done {
+        target.forget(self.from, self.need.next_multiple_of(ALIGN));
         let start = (self.read.offset - self.from) as usize;
         Done { tag: self.read.tag, slot: self.slot, start, result }
     }
@@ -105,9 +103,9 @@ impl Transfer {
     }
 }
 
-/// Whether the system may answer otherwise next time.
+/// Whether the system may answer otherwise next time. It cancels reads of a thread that has ended.
 fn passes(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+    matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED))
 }
 
 /// What to say of a file that ends before `end` by now.

@@ -39,12 +39,12 @@ impl Limits {
         counts.sort_unstable();
         counts.dedup();
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
-        let drive = largest.map_or(Ok(None), |s| io::probe(s, io::Kind::Auto));
+        let drive = largest.map_or(Ok(None), |s| io::probe(s, &io::Options::default(), true));
         let arithmetic = probe::arithmetic(batch);
         Limits {
             memory: memory(&counts),
             arithmetic: told("arithmetic", arithmetic),
-            drive: told("drive", drive).flatten(),
+            drive: told("drive", drive).flatten().map(|probed| probed.best),
             cache: cache(),
         }
     }

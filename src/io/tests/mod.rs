@@ -1,5 +1,7 @@
 //! Every reader: the very bytes of the file or a named error, whatever the drive does.
 
+mod system;
+
 use super::*;
 use crate::error::Error;
 use std::collections::HashMap;
@@ -39,8 +41,10 @@ fn faults(text: &str) -> Option<Arc<Faults>> {
     Some(Arc::new(Faults::parse(text).unwrap()))
 }
 
+/// All readers that this machine allows.
 fn kinds() -> Vec<Kind> {
-    KINDS.iter().map(|row| row.1).collect()
+    let all = KINDS.iter().map(|row| row.1);
+    all.filter(|&kind| kind != Kind::Uring || system::has_uring()).collect()
 }
 
 /// Reads with all slots; results by tag, in the order of the tags.

@@ -18,7 +18,7 @@ to stderr.
 
 Needs Python 3.9 or newer, Rust, clang-16 and about 20 GB in $AIR_ORACLES (default ~/.cache/air-oracles) for the models.
 The parts are in scripts/compare: `engines` the two programs and the cases, `machine` the limits, `accuracy` the error,
-`table` the output.
+`programs` what must be there first, `table` the output.
 """
 
 import argparse
@@ -27,15 +27,14 @@ import json
 import os
 import pathlib
 import re
-import shutil
-import subprocess
 import sys
 import time
 
 from compare import table
 from compare.accuracy import errors, positions
-from compare.engines import BASE, CACHE, OTHERS, PYTHON, ROOT, Air, Peer
+from compare.engines import BASE, OTHERS, ROOT, Air, Peer
 from compare.machine import add_limits, best_limits, limits, machine
+from compare.programs import commit, peer_package, prepare, synthetic
 
 SHAPE = "llama-1.5b-bench"
 FORMATS = "Q4_0 Q4_K Q5_K Q6_K Q8_0 IQ4_NL IQ4_XS MXFP4 F16 BF16".split()
@@ -63,7 +62,7 @@ def measure(case, air, peer, settings, pairs):
 
 def compare(args, quant, cases):
     """All cases of one model: what the peer is, rows, errors."""
-    model, context = synthetic(args, quant)
+    model, context = model_file(args, quant)
     peer, rows, wrong = Peer(model, args.threads), [], {}
     for case in filter(None, (c.fitted(context) for c in cases)):
         settings = peer.best(case, sample=8 if args.quick else 16)
@@ -85,25 +84,10 @@ def compare(args, quant, cases):
     return about, rows, wrong
 
 
-def synthetic(args, quant):
-    """The model's file, made unless it is there and whole, and its context."""
-    folder = CACHE / "synthetic"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{args.shape}-{quant}.gguf"
+def model_file(args, quant):
+    """The model's file and its context."""
     longest = max(c.context for c in [BASE, *OTHERS]) if args.shape == SHAPE else 0
-    # Opening checks that every tensor lies within the file.
-    if not (context := length(args, path)) or context < longest:
-        command = [args.air, "synth", args.shape, "--quant", quant, "--force", "-o", path]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-        os.sync()
-        context = length(args, path)
-    return path, context
-
-
-def length(args, path):
-    """The context of a model file; none if it cannot be opened."""
-    info = subprocess.run([args.air, "info", "--json", "-m", path], capture_output=True, text=True)
-    return json.loads(info.stdout)["context"] if info.returncode == 0 else None
+    return synthetic(args, args.shape, quant, longest)
 
 
 def arguments():
@@ -130,21 +114,6 @@ def output(args, about):
     return path
 
 
-def prepare(args):
-    """The program and the peer."""
-    if args.air is None:
-        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
-        args.air = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/air"
-    if not PYTHON.exists():
-        if not shutil.which("clang-16"):
-            raise SystemExit("clang-16 is missing; llama.cpp is to be built with it (Debian: clang-16 libomp-16-dev)")
-        subprocess.run([ROOT / "scripts/fetch_oracles.sh", "--llama"], check=True, stdout=sys.stderr)
-
-
-def git(*command):
-    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
 def save(path, result):
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
@@ -154,17 +123,16 @@ def main():
     prepare(args)
     quants = args.formats or (QUICK if args.quick else [MIX, *FORMATS])
     for quant in quants:
-        synthetic(args, quant)
+        model_file(args, quant)
     start, about = time.time(), machine()
     path = output(args, about)
     if about["load_before"] > 0.3 * about["cores"]:
         log(f"warning: other programs are running (load {about['load_before']:.1f}); they disturb the figures")
-    version = [PYTHON, "-c", "import llama_cpp; print(llama_cpp.__version__)"]
-    package = subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip()
+    package = peer_package()
     result = {
         "date": str(datetime.date.today()),
         "machine": about,
-        "commit": git("rev-parse", "--short", "HEAD") + (" with changes" if git("diff", "HEAD", "--name-only") else ""),
+        "commit": commit(),
         "shape": args.shape,
         "threads": args.threads,
         "pairs": args.pairs,
@@ -172,7 +140,7 @@ def main():
         "rows": [],
         "errors": {},
     }
-    measured = [limits(args, synthetic(args, quants[0])[0])]
+    measured = [limits(args, model_file(args, quants[0])[0])]
     for quant in quants:
         log(f"{quant}, after {time.time() - start:.0f} s:")
         cases = [BASE] if args.quick or quant not in MORE else [BASE, *OTHERS]
@@ -180,7 +148,7 @@ def main():
         result["peer"] = peer | {"package": package}
         result["rows"] += rows
         save(path, result)
-    measured.append(limits(args, synthetic(args, quants[0])[0]))
+    measured.append(limits(args, model_file(args, quants[0])[0]))
     result["limits"] = best_limits(measured, result["rows"])
     add_limits(result["rows"], result["limits"])
     valid, result["verdicts"] = table.verdicts(result)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import select
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -44,19 +45,34 @@ OTHERS = [
 ]
 
 
-class Child:
-    """A process that answers each line with a line of JSON; its first line says what it is."""
+class Lost(SystemExit):
+    """A process that ended or hangs, and how; ends the script unless it is caught."""
 
-    def __init__(self, command, **options):
-        self.command = [str(c) for c in command]
+    def __init__(self, command, why):
+        super().__init__(f"{' '.join(command)} {why}")
+        self.command, self.why = command, why
+
+
+class Child:
+    """A process that answers each line with a line of JSON; its first line says what it is.
+
+    One that does not answer within `patience` seconds (None: for ever) is killed.
+    """
+
+    def __init__(self, command, patience=None, **options):
+        self.command, self.patience = [str(c) for c in command], patience
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True, **options)
         self.about = self.hear()
 
     def hear(self):
+        if self.patience is not None and not select.select([self.process.stdout], [], [], self.patience)[0]:
+            self.process.kill()
+            self.process.wait()
+            raise Lost(self.command, f"did not answer within {self.patience:.0f} s")
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(self.command)} ended with code {self.process.wait()}")
+            raise Lost(self.command, f"ended with code {self.process.wait()}")
         return json.loads(line)
 
     def ask(self, question=""):

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """Times llama.cpp's passes, one command a line on standard input, one line of JSON for each on standard output.
 
-    llama_bench.py MODEL THREADS REPACK        (REPACK: 1 lets it repack weights for its matrix kernels, 0 does not)
+    llama_bench.py MODEL THREADS REPACK [LOAD [PROCS]]
 
-The model stays loaded. `compare_llama_cpp.py` starts this with the interpreter of a venv that has `llama_cpp`. A
+REPACK: 1 lets it repack weights for its matrix kernels, 0 does not. LOAD: `auto`, `mmap` or `direct`, how it reads the
+file. PROCS: a cgroup's file of processes; this one joins it before it opens the model, so that what Python itself
+needs is not counted against the peer.
+
+The model stays loaded. The comparing scripts start this with the interpreter of a venv that has `llama_cpp`. A
 command is an object:
 
     {"flash": 0 or 1, "context": N, "batch": N, "depth": D, "prompt": P, "answer": N}
 
-It reads P random tokens into each of `batch` sequences behind D that are read once and kept, then decodes N passes of
-one random token of each: what llama-bench times, without sampling. The answer has the seconds of the two parts.
+Optional is "ubatch", the most rows that it computes at a time [512]. It reads P random tokens into each of `batch`
+sequences behind D that are read once and kept, then decodes N passes of one random token of each: what llama-bench
+times, without sampling. The answer has the seconds of the two parts.
 
     {"flash": 0 or 1, "tokens": [IDS], "logits": "OUT.npy"}
 
@@ -17,6 +22,8 @@ This writes the logits at every position of the tokens, read in one pass: float3
 """
 
 import json
+import os
+import pathlib
 import random
 import sys
 import time
@@ -24,16 +31,19 @@ import time
 import numpy as np
 from llama_cpp import llama_cpp as api
 
-STEP = 2048  # tokens of a call, llama-bench's default; it computes them 512 at a time
+STEP = 2048  # tokens of a call, llama-bench's default
+UBATCH = 512  # rows that are computed at a time, its default too
+LOADS = {"auto": api.LLAMA_LOAD_MODE_AUTO, "mmap": api.LLAMA_LOAD_MODE_MMAP, "direct": api.LLAMA_LOAD_MODE_DIRECT_IO}
 
 
 class Context:
     """A context and what its sequences hold."""
 
-    def __init__(self, model, flash, context, batch, threads):
+    def __init__(self, model, flash, context, batch, ubatch, threads):
         params = api.llama_context_default_params()
         params.n_ctx = context * batch
-        params.n_batch, params.n_ubatch = STEP, 512
+        self.step = max(STEP, ubatch)
+        params.n_batch, params.n_ubatch = self.step, ubatch
         params.n_seq_max = batch
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -42,7 +52,7 @@ class Context:
             raise RuntimeError("llama.cpp cannot make a context")
         self.memory = api.llama_get_memory(self.handle)
         self.vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
-        self.tokens = api.llama_batch_init(STEP, 0, 1)
+        self.tokens = api.llama_batch_init(self.step, 0, 1)
         self.sequences = batch
         self.depth = 0
 
@@ -61,8 +71,8 @@ class Context:
     def read(self, start, n):
         """Reads n tokens into each sequence from a position on."""
         rows = [(s, start + i, i == n - 1) for s in range(self.sequences) for i in range(n)]
-        for i in range(0, len(rows), STEP):
-            self.decode(rows[i : i + STEP])
+        for i in range(0, len(rows), self.step):
+            self.decode(rows[i : i + self.step])
         api.llama_synchronize(self.handle)
 
     def forget(self, keep):
@@ -102,6 +112,9 @@ def main():
     params = api.llama_model_default_params()
     params.n_gpu_layers = 0
     params.use_extra_bufts = repack
+    params.load_mode = LOADS[sys.argv[4] if len(sys.argv) > 4 else "auto"]
+    if len(sys.argv) > 5:
+        pathlib.Path(sys.argv[5]).write_text(str(os.getpid()))
     start = time.perf_counter()
     model = api.llama_model_load_from_file(path.encode(), params)
     if not model:
@@ -116,11 +129,11 @@ def main():
     for line in sys.stdin:
         c = json.loads(line)
         if "logits" in c:
-            context = Context(model, c["flash"], 256, 1, threads)
+            context = Context(model, c["flash"], 256, 1, UBATCH, threads)
             print(json.dumps(context.logits(c["tokens"], c["logits"])), flush=True)
             api.llama_free(context.handle)
             continue
-        key = c["flash"], c["context"], c["batch"]
+        key = c["flash"], c["context"], c["batch"], c.get("ubatch", UBATCH)
         if key not in contexts:
             for old in [k for k in contexts if k[1:] != key[1:]]:
                 api.llama_free(contexts.pop(old).handle)

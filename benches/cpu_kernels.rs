@@ -18,14 +18,17 @@
 //! `interleave` is one thread that interleaves rows group after group into the same place, as a pass over streamed
 //! weights does, in bytes of rows a second: from 1 MiB, which lies in cache (`near`), and from 256 MiB (`far`).
 
+use air_rs::error::Result;
 use air_rs::hal::cpu::{Cpu, CpuOptions, Isa, Layout};
 use air_rs::hal::{
-    Backend, Batch, Bindings, KvGroup, KvLayer, KvLayerId, KvLayout, PAGE, ProgramId, Reservation, Row, WeightDesc,
+    Backend, Batch, Bindings, Home, KvGroup, KvLayer, KvLayerId, KvLayout, PAGE, Panel, ProgramId, Reservation, Row,
+    Supply, WeightDesc,
 };
 use air_rs::op::{Attention, Builder, Carry, CarryId, Op, RowSet, Type};
 use air_rs::quant::{FORMATS, Format, Kind};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 const BYTES: usize = 256 << 20;
@@ -43,6 +46,31 @@ fn fill(first: usize, out: &mut [u8]) {
     }
 }
 
+/// Rows that lie together.
+const GROUP: usize = 16;
+
+/// Panels of one group each, made as they are asked for.
+#[derive(Debug)]
+struct Filled {
+    row_bytes: usize,
+    rows: usize,
+}
+
+impl Supply for Filled {
+    fn panel(&self, number: u32, _: u32, f: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let first = number as usize * GROUP;
+        let mut bytes = vec![0; self.row_bytes * GROUP.min(self.rows - first)];
+        fill(first, &mut bytes);
+        f(&bytes);
+        Ok(())
+    }
+
+    fn bytes(&self, _: u32, _: usize, out: &mut [u8]) -> Result<()> {
+        out.fill(0);
+        Ok(())
+    }
+}
+
 /// Products of `batch` rows with one matrix of the format, ready to launch.
 fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOptions) -> impl FnMut() {
     let rows = bytes / format.row_bytes(COLS);
@@ -55,12 +83,12 @@ fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOpti
     let program = b.finish();
 
     let mut cpu = Cpu::new(options).expect("the backend starts");
-    let desc = WeightDesc { name: "w", format, cols: COLS, rows, experts: 1, matrix: true };
-    let load = |first: usize, out: &mut [u8]| {
-        fill(first, out);
-        Ok(())
-    };
-    let bindings = Bindings { weights: vec![cpu.load(&desc, &load).expect("memory for the matrix")], layer: None };
+    let panels: Vec<Panel> = (0..rows.div_ceil(GROUP))
+        .map(|n| Panel { number: n as u32, rows: n * GROUP..rows.min((n + 1) * GROUP), home: Home::Memory })
+        .collect();
+    let desc = WeightDesc { name: "w", format, cols: COLS, rows, experts: 1, matrix: true, panels: &panels };
+    let supply: Arc<dyn Supply> = Arc::new(Filled { row_bytes: format.row_bytes(COLS), rows });
+    let bindings = Bindings { weights: vec![cpu.load(&desc, &supply).expect("memory for the matrix")], layer: None };
     let program = cpu.compile(&program).expect("the program compiles");
     let kv = KvLayout { k: Kind::F16.format(), v: Kind::F16.format(), groups: vec![] };
     let reservation = Reservation { carries: &carries, max_rows: batch, max_outputs: batch, kv: &kv };

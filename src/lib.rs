@@ -86,6 +86,8 @@ pub mod hal;
 pub mod io;
 
 pub mod kv;
+pub mod plan;
+pub mod stream;
 
 pub mod arch;
 pub mod lower;

@@ -9,7 +9,7 @@ const FLOORS: &[(&[&str], bool)] = &[
     (&["error", "meta", "source", "config"], true),
     (&["quant", "op", "sample", "text"], true),
     (&["hal", "io", "format"], false),
-    (&["kv"], true),
+    (&["kv", "plan", "stream"], true),
     (&["arch", "lower"], true),
     (&["engine"], true),
     (&["cli"], true),

@@ -6,14 +6,24 @@ use crate::config::Settings;
 use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
+use crate::io;
 use crate::quant::{Format, Kind};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Settings of every command that runs a model.
-pub const KEYS: [&str; 7] =
-    ["model.path", "model.ctx-size", "cpu.threads", "cpu.threads-batch", "kv.type", "kv.k-type", "kv.v-type"];
+pub const KEYS: [&str; 9] = [
+    "model.path",
+    "model.ctx-size",
+    "memory.ram-budget",
+    "memory.io",
+    "cpu.threads",
+    "cpu.threads-batch",
+    "kv.type",
+    "kv.k-type",
+    "kv.v-type",
+];
 
 /// Commands that run a model.
 pub struct Running;
@@ -59,6 +69,12 @@ pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
         threads: settings.number("cpu.threads"),
         threads_batch: settings.number("cpu.threads-batch"),
         context: settings.number("model.ctx-size"),
+        ram_budget: settings.number("memory.ram-budget"),
+        reader: io::Options {
+            kind: io::Kind::named(settings.text("memory.io").unwrap_or("auto"))?,
+            faults: io::Faults::from_env()?,
+            ..io::Options::default()
+        },
         k_type: kind("kv.k-type")?,
         v_type: kind("kv.v-type")?,
         ..LoadOptions::default()
@@ -131,4 +147,16 @@ pub fn follow(generation: Generation, heard: &mut dyn FnMut(&str) -> Result<()>)
         }
     }
     Err(Error::Engine("the generation ended without its last event".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Kind, setting};
+    use crate::io::KINDS;
+
+    #[test]
+    fn the_setting_lists_every_reader() {
+        let Kind::OneOf(words) = setting("memory.io").unwrap().kind else { panic!("the readers are words") };
+        assert_eq!(words, KINDS.iter().map(|k| k.0).collect::<Vec<_>>());
+    }
 }

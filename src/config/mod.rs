@@ -9,9 +9,11 @@
 //! (`sample::Params` …) remain free of it. This module knows nothing of the command line's library.
 
 mod file;
+mod size;
 mod table;
 
 pub use file::{File, find};
+pub use size::Size;
 pub use table::SETTINGS;
 
 use crate::error::{Error, Result};
@@ -55,6 +57,8 @@ pub enum Kind {
     Integer(i128, i128),
     /// A finite number in this range.
     Number(f64, f64),
+    /// An amount of memory (`512MB`, `1.5GiB`, `80%`).
+    Size,
     /// One of these words, in any case.
     OneOf(&'static [&'static str]),
 }
@@ -71,6 +75,7 @@ impl Setting {
             Kind::Text => !text.is_empty(),
             Kind::Integer(low, high) => text.parse().is_ok_and(|n| (low..=high).contains(&n)),
             Kind::Number(low, high) => text.parse().is_ok_and(|x: f64| x.is_finite() && (low..=high).contains(&x)),
+            Kind::Size => text.parse::<Size>().is_ok(),
             Kind::OneOf(words) => words.iter().any(|w| w.eq_ignore_ascii_case(text)),
         };
         if fits { Ok(()) } else { Err(self.kind.to_string()) }
@@ -85,6 +90,7 @@ impl std::fmt::Display for Kind {
             Kind::Integer(low, high) => write!(f, "must be a whole number from {low} to {high}"),
             Kind::Number(low, high) if high > 1e30 => write!(f, "must be a number, {low} or more"),
             Kind::Number(low, high) => write!(f, "must be a number from {low} to {high}"),
+            Kind::Size => f.write_str("must be a size such as 512MB, 1.5GiB or 80%"),
             Kind::OneOf(words) => write!(f, "must be one of {}", words.join(", ")),
         }
     }
@@ -168,7 +174,7 @@ impl Settings {
         self.row(key).value.as_deref()
     }
 
-    /// The value of a setting whose row is `Integer` or `Number` in the range of `T`, if it has one.
+    /// The value of a setting whose row is `Integer`, `Number` or `Size` in the range of `T`, if it has one.
     pub fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         let parse = |text: &str| text.parse().unwrap_or_else(|_| panic!("{key}: the row allows what its use does not"));
         self.text(key).map(parse)

@@ -4,16 +4,21 @@
 //! that no program uses is refused: it means that the file is a variant whose meaning air does not know.
 
 use super::memory;
+use super::residence;
 use super::runner::{MAX_SEQUENCES, Runner};
 use crate::arch::{self, ModelSpec};
+use crate::config::Size;
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, TensorInfo};
 use crate::hal::cpu::{Cpu, CpuOptions};
 use crate::hal::exact::Exact;
 use crate::hal::{Backend, KvGroup, KvLayout, PAGE, Reservation, WeightDesc};
+use crate::io;
 use crate::kv::pages_for;
 use crate::lower::{self, Lowered, WeightNeed};
+use crate::plan::Unit;
 use crate::quant::{Format, Kind};
+use crate::stream::Streamer;
 
 /// How a model is loaded.
 #[derive(Debug, Clone)]
@@ -30,6 +35,11 @@ pub struct LoadOptions {
     pub max_sequences: usize,
     /// How much state they share.
     pub state: StateSize,
+    /// Memory for everything; what the machine and its cgroup leave, when not given. Weights that do not fit
+    /// are streamed from the drive in each pass.
+    pub ram_budget: Option<Size>,
+    /// How the drive is read.
+    pub reader: io::Options,
     /// Rows of one pass: longer prompts are read in chunks.
     pub max_rows: usize,
     /// Format of keys in the sequence state (F32, F16, Q8_0, Q4_0); F16, or F32 when `exact`, if not given.
@@ -60,6 +70,8 @@ impl Default for LoadOptions {
             context: None,
             max_sequences: 1,
             state: StateSize::default(),
+            ram_budget: None,
+            reader: io::Options::default(),
             max_rows: 256,
             k_type: None,
             v_type: None,
@@ -98,32 +110,32 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
     let lowered = lower::lower(&spec);
     let tensors = check(catalogue, &lowered)?;
     let mut backend = backend(options)?;
+    let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
     let kv = layout(&spec, &lowered, options, weight_bytes(&tensors))?;
+    let max_rows = options.max_rows.max(1);
+    let max_outputs = MAX_OUTPUTS.min(max_rows).max(n);
+    let reservation = Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &kv.layout };
+    let units = residence::units(&lowered, &tensors);
+    let plan = residence::plan(&units, &*backend, &reservation, options)?;
+    let mut stream = Streamer::open(&catalogue.sources, &plan, &options.reader)?;
+    let supply = stream.supply();
 
     let total = weight_bytes(&tensors);
     let mut done = 0;
     progress(0, total);
     let mut weights = vec![];
-    for (i, (need, tensor)) in lowered.weights.iter().zip(&tensors).enumerate() {
-        let desc = WeightDesc {
-            name: &need.tensor,
-            format: tensor.format,
-            cols: need.shape[0],
-            rows: need.shape.get(1).copied().unwrap_or(1),
-            experts: need.shape.get(2).copied().unwrap_or(1),
-            matrix: lowered.is_matrix(i),
-        };
-        let row_bytes = tensor.row_bytes();
-        let read = |row: usize, buf: &mut [u8]| catalogue.read(tensor, row as u64 * row_bytes, buf);
-        weights.push(backend.load(&desc, &read)?);
-        done += tensor.extent.len;
+    for (unit, panels) in units.iter().zip(&plan.panels) {
+        let &Unit { format, cols, rows, experts, matrix, .. } = unit;
+        let desc = WeightDesc { name: &unit.name, format, cols, rows, experts, matrix, panels };
+        weights.push(backend.load(&desc, &supply)?);
+        done += unit.extent.len;
         progress(done, total);
     }
-    let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
-    let max_rows = options.max_rows.max(1);
-    let max_outputs = MAX_OUTPUTS.min(max_rows).max(n);
-    backend.reserve(&Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &kv.layout })?;
-    let runner = Runner::new(backend, &lowered, &programs, &weights, &kv.layout, max_rows, max_outputs, kv.context);
+    backend.reserve(&reservation)?;
+    stream.stream(&plan);
+    let memory = (stream, plan);
+    let runner =
+        Runner::new(backend, memory, &lowered, &programs, &weights, &kv.layout, max_rows, max_outputs, kv.context);
     Ok((spec, runner))
 }
 
@@ -215,11 +227,9 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u
     };
     let bytes =
         |l: &KvLayout| -> u64 { (0..l.groups.len()).map(|g| l.page_bytes(g) as u64 * l.groups[g].pages as u64).sum() };
-    let available = memory::available();
-    let Some(room) = available.checked_sub(weights) else {
-        let (need, have) = (weights >> 20, available >> 20);
-        return Err(Error::Limit(format!("the weights need {need} MiB of memory, {have} MiB are left")));
-    };
+    // Where the weights do not fit, each byte of state is one that is read from the drive in each pass.
+    let budget = residence::budget(options);
+    let room = budget.checked_sub(weights).filter(|&room| room > budget / 4).unwrap_or(budget / 4);
     let context = match options.context {
         Some(0) => return Err(Error::Invalid("the context size must be at least 1".into())),
         Some(n) if n > spec.context => {
@@ -255,13 +265,6 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u
         positions = low * PAGE as u64;
     }
     let layout = pages(context, positions);
-    if bytes(&layout) > room {
-        let (need, have) = (bytes(&layout) >> 20, room >> 20);
-        return Err(Error::Limit(format!(
-            "{positions} positions of context need {need} MiB for their keys and values, {have} MiB are left; \
-             use a smaller context size or state type"
-        )));
-    }
     Ok(State { layout, context })
 }
 

@@ -12,6 +12,14 @@ pub fn available() -> u64 {
     machine.unwrap_or(4 << 30).min(cgroup_left().unwrap_or(u64::MAX))
 }
 
+/// Bytes that this process has now: those of its own and of the files that it has mapped. 0 where the system does not
+/// say.
+pub fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
 /// Cores that this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

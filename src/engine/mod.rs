@@ -9,6 +9,7 @@ mod job;
 mod load;
 mod memory;
 mod request;
+mod residence;
 mod runner;
 mod scheduler;
 

@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 use crate::hal::{Backend, Batch, Bindings, KvLayout, ProgramId, Row, WeightId};
 use crate::kv::{Kv, SeqId};
 use crate::lower::{LOGITS, Lowered, RESIDUAL};
+use crate::plan::Plan;
+use crate::stream::Streamer;
 
 /// Tokens of one sequence that go into a pass.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +46,8 @@ struct BoundStage {
 /// A loaded model.
 pub struct Runner {
     backend: Box<dyn Backend>,
+    stream: Streamer,
+    plan: Plan,
     stages: Vec<BoundStage>,
     kv: Kv,
     width: usize,
@@ -61,6 +65,7 @@ impl Runner {
     #[expect(clippy::too_many_arguments, reason = "called once, by the loader")]
     pub(super) fn new(
         backend: Box<dyn Backend>,
+        (stream, plan): (Streamer, Plan),
         lowered: &Lowered,
         programs: &[ProgramId],
         weights: &[WeightId],
@@ -76,6 +81,8 @@ impl Runner {
         };
         Runner {
             backend,
+            stream,
+            plan,
             stages: lowered.stages.iter().map(bind).collect(),
             kv: Kv::new(layout, context, max_rows),
             width: lowered.carries[RESIDUAL.0 as usize].width,
@@ -91,6 +98,16 @@ impl Runner {
     /// The backend's own words.
     pub fn description(&self) -> String {
         self.backend.description()
+    }
+
+    /// What lives where.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What brings the weights that are not kept.
+    pub fn stream(&self) -> &Streamer {
+        &self.stream
     }
 
     /// Sequence state, to create, fork, restore and release sequences.
@@ -153,12 +170,14 @@ impl Runner {
         let batch = Batch { rows: &self.rows, tables: &tables[..sequences] };
         let outputs = batch.outputs();
         assert!(batch.rows.len() <= self.max_rows && outputs <= self.max_outputs, "the scheduler keeps the bounds");
+        self.stream.begin(outputs > 0);
         for s in &self.stages {
             self.backend.launch(s.program, &s.bindings, &batch)?;
         }
         self.logits.resize(outputs * self.vocab, 0.0);
         self.backend.read(LOGITS, &mut self.logits);
         if self.logits.iter().any(|x| !x.is_finite()) {
+            self.stream.begin(outputs > 0);
             return Err(blame(&mut *self.backend, &self.stages, &batch, self.width));
         }
         chunks.for_each(|c| self.kv.commit(c.seq, c.tokens.len() as u32));

@@ -11,10 +11,14 @@
 pub mod cpu;
 pub mod exact;
 pub mod probe;
+mod supply;
+
+pub use supply::{Home, Panel, Supply};
 
 use crate::error::Result;
 use crate::op::{Carry, CarryId, Program};
 use crate::quant::Format;
+use std::sync::Arc;
 
 /// Positions of one page of sequence state. Attention reduces page by page, so this is part of the arithmetic.
 pub const PAGE: usize = 32;
@@ -37,11 +41,9 @@ pub struct WeightDesc<'a> {
     pub experts: usize,
     /// Whether it is used as a matrix operand (else: a vector that is added or multiplied, kept as float32).
     pub matrix: bool,
+    /// Its parts and their homes. A vector is one panel in memory.
+    pub panels: &'a [Panel],
 }
-
-/// Fills a buffer with consecutive rows of the weight, as they are in the file, from a first row on. Callable from
-/// several threads.
-pub type ReadRows<'a> = dyn Fn(usize, &mut [u8]) -> Result<()> + Sync + 'a;
 
 /// A loaded weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -157,17 +159,21 @@ pub trait Backend: Send {
     /// What runs, for people: `cpu: AVX-512 VNNI, 2 threads`.
     fn description(&self) -> String;
 
-    /// Brings a weight into the device's memory and layout.
+    /// Brings a weight's panels whose home is memory into the device's memory and layout, and remembers where the
+    /// others come from.
     ///
     /// # Errors
-    /// What `read` returned; `Limit` when memory is short; `Unsupported` for the format.
-    fn load(&mut self, weight: &WeightDesc, read: &ReadRows) -> Result<WeightId>;
+    /// What the supply returned; `Limit` when memory is short; `Unsupported` for the format or a home.
+    fn load(&mut self, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId>;
 
     /// Prepares a program for launches.
     ///
     /// # Errors
     /// `Unsupported`, naming the op.
     fn compile(&mut self, program: &Program) -> Result<ProgramId>;
+
+    /// Bytes that `reserve` would take besides sequence state, and what launches use on top.
+    fn workspace(&self, reservation: &Reservation) -> u64;
 
     /// Reserves carries, the arena (for the programs compiled so far) and sequence state.
     ///

@@ -1,7 +1,7 @@
 //! Random histories against a model that keeps every sequence as a plain list.
 
 use super::*;
-use crate::hal::{Batch, Bindings, KvGroup, KvLayer, ProgramId, ReadRows, Reservation, WeightDesc, WeightId};
+use crate::hal::{Batch, Bindings, KvGroup, KvLayer, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::op::{CarryId, Program};
 use crate::quant::Kind;
 
@@ -15,10 +15,13 @@ impl Backend for Memory {
     fn description(&self) -> String {
         "memory".into()
     }
-    fn load(&mut self, _: &WeightDesc, _: &ReadRows) -> Result<WeightId> {
+    fn load(&mut self, _: &WeightDesc, _: &std::sync::Arc<dyn Supply>) -> Result<WeightId> {
         unreachable!("state only")
     }
     fn compile(&mut self, _: &Program) -> Result<ProgramId> {
+        unreachable!("state only")
+    }
+    fn workspace(&self, _: &Reservation) -> u64 {
         unreachable!("state only")
     }
     fn reserve(&mut self, _: &Reservation) -> Result<()> {

@@ -1,8 +1,9 @@
 //! Matrix products as jobs of the pool: quantised inputs, and how outputs are cut into tasks.
 //!
-//! A task is some groups of sixteen weight rows for as many activation rows as the kernels want. Cutting touches
-//! neither the inner dimension nor the order of any sum, so it changes no bits. Quantised inputs are kept for the rest
-//! of a launch: values are written once, so a second product on the same value finds them.
+//! A task is some groups of sixteen weight rows for as many activation rows as the kernels want; where the weights
+//! come from a supply, for all activation rows, so that they are interleaved once. Such tasks begin in the order of use.
+//! Cutting touches neither the inner dimension nor the order of any sum, so it changes no bits. Quantised inputs are
+//! kept for the rest of a launch: values are written once, so a second product on the same value finds them.
 
 use super::activation::{Block32, Block256, RowBlocks};
 use super::isa::Kernels;
@@ -11,10 +12,11 @@ use super::matmul::{Activations, Form, Output, Pair, Task};
 use super::memory::Memory;
 use super::pool::Pool;
 use super::values::Mat;
-use super::weights::Matrix;
+use super::weights::{From, Matrix};
 use crate::error::{Error, Result};
 use crate::op::ValueId;
-use std::sync::Mutex;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes of weights that a task reads at least, where there are so many.
 const TASK_BYTES: usize = 128 << 10;
@@ -37,13 +39,24 @@ pub struct Job<'a> {
     pub out: Output,
 }
 
-impl Job<'_> {
-    /// Groups of weight rows in a task, and tasks over groups and over activation rows (up to `rows` each).
-    fn cut(&self, threads: usize, rows: usize) -> (usize, usize, usize) {
-        let groups = self.matrix.groups();
-        let fair = groups.div_ceil(4 * threads).max(1);
-        let step = (TASK_BYTES / self.matrix.group_bytes.max(1)).clamp(1, fair);
-        (step, groups.div_ceil(step), (self.pairs.1 - self.pairs.0).div_ceil(rows))
+/// Groups of a job that have one home, cut into tasks.
+#[derive(Debug, Clone)]
+struct Piece {
+    /// Which job.
+    job: usize,
+    groups: Range<usize>,
+    from: From,
+    /// Groups of a task.
+    step: usize,
+    /// Activation rows of a task.
+    rows: usize,
+    /// The first task, and the one behind the last.
+    tasks: Range<usize>,
+}
+
+impl Piece {
+    fn over_groups(&self) -> usize {
+        self.groups.len().div_ceil(self.step)
     }
 }
 
@@ -57,6 +70,7 @@ pub struct Inputs {
     held256: Option<(ValueId, usize)>,
     /// Which inputs go to which outputs.
     pub pairs: Vec<Pair>,
+    pieces: Vec<Piece>,
 }
 
 impl Inputs {
@@ -78,7 +92,14 @@ impl Inputs {
             held32: None,
             held256: None,
             pairs: vec![],
+            pieces: vec![],
         })
+    }
+
+    /// Bytes that `new` would take.
+    pub fn bytes(width: usize, slots: usize, rows: usize) -> u64 {
+        let of = |len: usize, bytes: usize| (width.div_ceil(len) + slots).saturating_mul(rows).saturating_mul(bytes);
+        of(32, size_of::<Block32>()).saturating_add(of(256, size_of::<Block256>())) as u64
     }
 
     /// Forgets what is held: a new launch begins.
@@ -121,9 +142,9 @@ impl Inputs {
     /// Runs products of `x` (prepared before, as rows of the same length).
     ///
     /// # Errors
-    /// `Engine` when a thread fails.
+    /// `Engine` when a thread fails or a matrix cannot be multiplied with; what a supply returned.
     pub fn multiply(
-        &self,
+        &mut self,
         x: Mat,
         jobs: &[Job],
         kernels: &Kernels,
@@ -134,39 +155,126 @@ impl Inputs {
         // is a valid block anyway), and `x` is not written while its products run.
         let (plain, blocks32, blocks256) = unsafe { (x.all(), slice(&self.blocks32), slice(&self.blocks256)) };
         let x = Activations { plain, blocks32, blocks256, rows: x.rows };
-        let threads = pool.threads();
-        let rows = |job: &Job| (kernels.rows)(job.matrix.format.kind);
-        let mut ends = Vec::with_capacity(jobs.len());
-        let (mut tasks, mut work) = (0, 0);
-        for job in jobs {
-            let (_, over_groups, over_rows) = job.cut(threads, rows(job));
-            tasks += over_groups * over_rows;
-            work += job.matrix.group_bytes * job.matrix.groups() * (job.pairs.1 - job.pairs.0);
-            ends.push(tasks);
-        }
+        let (work, in_order) = cut(jobs, kernels, pool.threads(), &mut self.pieces)?;
+        let (pieces, pairs) = (&self.pieces[..], &self.pairs[..]);
+        let tasks = pieces.last().map_or(0, |p| p.tasks.end);
+        let failed: Mutex<Option<Error>> = Mutex::new(None);
         let run = |thread: usize, i: usize| {
-            let j = ends.partition_point(|&end| end <= i);
-            let job = &jobs[j];
-            let i = i - if j == 0 { 0 } else { ends[j - 1] };
-            let (step, over_groups, _) = job.cut(threads, rows(job));
-            let first = i % over_groups * step;
-            let last = (first + step).min(job.matrix.groups());
-            let from = job.pairs.0 + i / over_groups * rows(job);
+            if in_order && lock(&failed).is_some() {
+                return;
+            }
+            let piece = &pieces[pieces.partition_point(|p| p.tasks.end <= i)];
+            let job = &jobs[piece.job];
+            let (i, over_groups) = (i - piece.tasks.start, piece.over_groups());
+            let first = piece.groups.start + i % over_groups * piece.step;
+            let groups = first..(first + piece.step).min(piece.groups.end);
+            let from = job.pairs.0 + i / over_groups * piece.rows;
+            let part = Part { job, groups, x, pairs: &pairs[from..(from + piece.rows).min(job.pairs.1)], kernels };
+            let scratch = &mut *lock(&scratch[thread]);
+            match piece.from {
+                From::Memory(start) => {
+                    let within = part.groups.start - piece.groups.start..part.groups.end - piece.groups.start;
+                    part.multiply(job.matrix.bytes(start, within), scratch);
+                }
+                From::Stream(number) | From::Drive(number) => {
+                    let supply = job.matrix.supply();
+                    let read = supply.panel(number, over_groups as u32, &mut |bytes| {
+                        if let Err(e) = part.stream(bytes, piece.groups.start, scratch) {
+                            lock(&failed).get_or_insert(e);
+                        }
+                    });
+                    if let Err(e) = read {
+                        lock(&failed).get_or_insert(e);
+                    }
+                }
+            }
+        };
+        match in_order {
+            true => pool.run_in_order(tasks, &run)?,
+            false => pool.run_if(work >= WORTH_SHARING, tasks, &run)?,
+        }
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+/// Cuts jobs into pieces; their work (weight bytes times rows), and whether any of them waits for a supply.
+fn cut(jobs: &[Job], kernels: &Kernels, threads: usize, pieces: &mut Vec<Piece>) -> Result<(usize, bool)> {
+    pieces.clear();
+    let (mut work, mut tasks, mut in_order) = (0, 0, false);
+    for (j, job) in jobs.iter().enumerate() {
+        let (matrix, pairs) = (job.matrix, job.pairs.1 - job.pairs.0);
+        // A product with no rows needs no weights.
+        if pairs == 0 {
+            continue;
+        }
+        let rows = (kernels.rows)(matrix.format.kind);
+        let fair = matrix.groups().div_ceil(4 * threads).max(1);
+        let step = (TASK_BYTES / matrix.group_bytes.max(1)).clamp(1, fair);
+        work += matrix.group_bytes * matrix.groups() * pairs;
+        for part in matrix.parts(job.expert) {
+            let rows = match part.from {
+                From::Memory(_) => rows,
+                From::Stream(_) => pairs,
+                From::Drive(_) => return Err(Error::Engine("a table of rows on the drive was multiplied with".into())),
+            };
+            in_order |= matches!(part.from, From::Stream(_));
+            let (groups, from) = (part.groups.clone(), part.from);
+            let mut piece = Piece { job: j, groups, from, step, rows, tasks: tasks..tasks };
+            tasks += piece.over_groups() * pairs.div_ceil(rows);
+            piece.tasks.end = tasks;
+            pieces.push(piece);
+        }
+    }
+    Ok((work, in_order))
+}
+
+/// What one task computes.
+struct Part<'a> {
+    job: &'a Job<'a>,
+    groups: Range<usize>,
+    x: Activations<'a>,
+    pairs: &'a [Pair],
+    kernels: &'a Kernels,
+}
+
+impl Part<'_> {
+    /// Multiplies with the interleaved groups of this part, some activation rows at a time.
+    fn multiply(&self, weights: &[u8], scratch: &mut Scratch) {
+        let Job { matrix, bias, out, .. } = *self.job;
+        let kind = matrix.format.kind;
+        for pairs in self.pairs.chunks((self.kernels.rows)(kind)) {
             let task = Task {
-                weights: job.matrix.bytes(job.expert, first..last),
-                group_bytes: job.matrix.group_bytes,
-                first: first * super::simd::LANES,
-                rows: job.matrix.rows,
-                cols: job.matrix.cols,
-                x,
-                pairs: &self.pairs[from..(from + rows(job)).min(job.pairs.1)],
-                bias: job.bias,
-                out: job.out,
+                weights,
+                group_bytes: matrix.group_bytes,
+                first: self.groups.start * super::simd::LANES,
+                rows: matrix.rows,
+                cols: matrix.cols,
+                x: self.x,
+                pairs,
+                bias,
+                out,
             };
             // SAFETY: the kernels are those of a set that the processor has.
-            unsafe { (kernels.multiply)(job.matrix.format.kind)(&task, &mut lock(&scratch[thread]).room) }
+            unsafe { (self.kernels.multiply)(kind)(&task, &mut scratch.room) }
+        }
+    }
+
+    /// The same with rows as they are in the checkpoint, of a panel that begins at group `first`.
+    fn stream(&self, panel: &[u8], first: usize, scratch: &mut Scratch) -> Result<()> {
+        let matrix = self.job.matrix;
+        let row_bytes = matrix.row_bytes();
+        let start = (self.groups.start - first) * super::simd::LANES * row_bytes;
+        let rows = &panel[start..start + matrix.rows_of(&self.groups) * row_bytes];
+        let need = self.groups.len() * matrix.group_bytes;
+        let mut memory = match scratch.groups.take().filter(|m| m.len() >= need) {
+            Some(memory) => memory,
+            None => Memory::new(need.max(TASK_BYTES), "weights on their way")?,
         };
-        pool.run_if(work >= WORTH_SHARING, tasks, &run)
+        matrix.interleave(rows, &mut memory.bytes_mut()[..need]);
+        // The padding behind the groups is that of the area, or what an earlier task left.
+        self.multiply(&memory.padded()[..need], scratch);
+        scratch.groups = Some(memory);
+        Ok(())
     }
 }
 

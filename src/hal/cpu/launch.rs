@@ -8,6 +8,7 @@ use super::attend::{Attend, Queries};
 use super::isa::Kernels;
 use super::jobs::{Inputs, Job};
 use super::matmul::{Form, Output, Pair, Room};
+use super::memory::Memory;
 use super::pages::{Pages, Place};
 use super::pool::Pool;
 use super::rope;
@@ -27,10 +28,15 @@ pub struct Scratch {
     pub room: Room,
     /// Queries of an attention's task.
     pub queries: Queries,
+    /// Interleaved groups of a streamed panel.
+    pub groups: Option<Memory>,
     bytes: Vec<u8>,
     chosen: Vec<bool>,
     floats: Vec<f32>,
 }
+
+/// Bytes of a thread's scratch, about: groups of a streamed panel, sums, queries.
+pub const SCRATCH: usize = 1 << 20;
 
 /// A thread's scratch; a panic of an earlier task leaves nothing in it that matters.
 pub fn lock<T>(scratch: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -164,11 +170,16 @@ impl<'a> Launch<'a> {
             return Err(misfit(self.program, format!("token {} is beyond the {} embeddings", row.token, table.rows)));
         }
         let (out, scratch) = (self.mat(out), self.scratch);
+        let failed: Mutex<Option<Error>> = Mutex::new(None);
         self.pool.run_if(out.rows * out.width >= WORTH_SHARING, out.rows, &|thread, r| {
             // SAFETY: as in `by_rows`.
             let out = unsafe { out.row_mut(r) };
-            table.decode_row(rows[r].token as usize, &mut lock(&scratch[thread]).bytes, out);
-        })
+            let token = rows[r].token as usize;
+            if let Err(e) = table.decode_row(token, &mut lock(&scratch[thread]).bytes, out) {
+                *lock(&failed) = Some(e);
+            }
+        })?;
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     fn select(&mut self, x: ValueId, out: ValueId) -> Result<()> {

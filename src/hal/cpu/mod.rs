@@ -35,7 +35,7 @@ pub(super) use memory::Memory;
 #[cfg(target_arch = "x86_64")]
 pub(super) use simd::amx;
 
-use super::{Backend, Batch, Bindings, ProgramId, ReadRows, Reservation, WeightDesc, WeightId};
+use super::{Backend, Batch, Bindings, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
 use crate::op::{CarryId, Program};
 use isa::Kernels;
@@ -44,7 +44,7 @@ use launch::Scratch;
 use pages::Pages;
 use pool::Pools;
 use schedule::Schedule;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use values::Values;
 use weights::Weight;
 
@@ -101,6 +101,12 @@ impl Cpu {
             scratch: (0..threads.max(batch)).map(|_| Mutex::default()).collect(),
         })
     }
+
+    /// Elements of the arena's rows and of the widest input, and most slots, over all programs.
+    fn widths(&self) -> (usize, usize, usize) {
+        let widest = |f: fn(&Schedule) -> usize| self.programs.iter().map(f).max().unwrap_or(0);
+        (widest(|p| p.program.arena_width), widest(Schedule::widest_input), widest(Schedule::most_slots))
+    }
 }
 
 impl Backend for Cpu {
@@ -110,8 +116,8 @@ impl Backend for Cpu {
         format!("cpu: {}, {n} thread{}{more}", self.isa.title(), if n == 1 { "" } else { "s" })
     }
 
-    fn load(&mut self, weight: &WeightDesc, read: &ReadRows) -> Result<WeightId> {
-        let loaded = weights::load(self.pools.largest(), self.isa, weight, read)?;
+    fn load(&mut self, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId> {
+        let loaded = weights::load(self.pools.largest(), self.isa, weight, supply)?;
         self.weights.push(loaded);
         Ok(WeightId(self.weights.len() as u32 - 1))
     }
@@ -121,10 +127,15 @@ impl Backend for Cpu {
         Ok(ProgramId(self.programs.len() as u32 - 1))
     }
 
+    fn workspace(&self, r: &Reservation) -> u64 {
+        let (arena, input, slots) = self.widths();
+        let values = Values::bytes(arena, r.carries, r.max_rows, r.max_outputs);
+        let inputs = Inputs::bytes(input, slots, r.max_rows.max(r.max_outputs));
+        values.saturating_add(inputs).saturating_add((self.scratch.len() * launch::SCRATCH) as u64)
+    }
+
     fn reserve(&mut self, r: &Reservation) -> Result<()> {
-        let widest = |f: fn(&Schedule) -> usize| self.programs.iter().map(f).max().unwrap_or(0);
-        let (arena, input, slots) =
-            (widest(|p| p.program.arena_width), widest(Schedule::widest_input), widest(Schedule::most_slots));
+        let (arena, input, slots) = self.widths();
         self.values = Values::new(arena, r.carries, r.max_rows, r.max_outputs)?;
         self.inputs = Inputs::new(input, slots, r.max_rows.max(r.max_outputs))?;
         self.kv = (0..r.kv.groups.len()).map(|g| Pages::new(r.kv, g)).collect::<Result<_>>()?;

@@ -119,7 +119,22 @@ impl Pool {
         self.run_if(true, tasks, task)
     }
 
-    /// The same; on the calling thread alone unless sharing is `worth` it.
+    /// The same in order: a task begins after all tasks before it have begun, for work that waits for what comes in
+    /// order.
+    ///
+    /// # Errors
+    /// `Engine` when a task panicked.
+    pub fn run_in_order(&mut self, tasks: usize, task: &Task) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let threads = self.threads();
+        self.run(threads, &|thread, _| {
+            while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < tasks) {
+                task(thread, i);
+            }
+        })
+    }
+
+    /// As `run`; on the calling thread alone unless sharing is `worth` it.
     ///
     /// # Errors
     /// `Engine` when a task panicked.
@@ -295,6 +310,25 @@ mod tests {
                 .unwrap();
                 assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
             }
+        }
+    }
+
+    #[test]
+    fn tasks_in_order_begin_in_order() {
+        for threads in [1, 3] {
+            let mut pool = Pool::new(threads).unwrap();
+            let begun = Mutex::new(vec![]);
+            // What waits for its predecessor would wait for ever where that had not begun.
+            pool.run_in_order(50, &|_, i| {
+                begun.lock().unwrap().push(i);
+                while begun.lock().unwrap().len() < i {
+                    std::thread::yield_now();
+                }
+            })
+            .unwrap();
+            let mut begun = begun.into_inner().unwrap();
+            begun.sort_unstable();
+            assert_eq!(begun, (0..50).collect::<Vec<_>>());
         }
     }
 

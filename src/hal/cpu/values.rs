@@ -103,6 +103,15 @@ impl Values {
         Ok(Values { arena, carries: buffers, max_rows, max_outputs })
     }
 
+    /// Bytes that `new` would take.
+    pub fn bytes(arena_width: usize, carries: &[Carry], max_rows: usize, max_outputs: usize) -> u64 {
+        let max_rows = max_rows.max(max_outputs);
+        let rows = |c: &Carry| if c.rows == RowSet::All { max_rows } else { max_outputs };
+        let carries = carries.iter().map(|c| c.width.saturating_mul(rows(c)));
+        let elements = carries.fold(arena_width.saturating_mul(max_rows), usize::saturating_add);
+        (elements as u64).saturating_mul(4)
+    }
+
     /// Most rows and most output rows of a batch.
     pub fn limits(&self) -> (usize, usize) {
         (self.max_rows, self.max_outputs)

@@ -1,7 +1,8 @@
-//! Weights in memory: matrices as interleaved groups, vectors as float32.
+//! Weights: matrices as interleaved groups, in memory or coming from a supply, and vectors as float32.
 //!
-//! Loading reads panels of about a mebibyte on all threads at once and interleaves each straight to its place,
-//! so the peak is the weights themselves and one panel a thread. A panel never crosses experts.
+//! Panels that live in memory are interleaved straight to their place as they are loaded, on all threads, so the peak
+//! is the weights themselves and what the supply holds. Of the other panels only the names are kept: a task interleaves
+//! its part of such a panel into its thread's scratch, which stays in the cache. A panel never crosses experts.
 
 use super::isa::Isa;
 use super::layout::{Layout, groups};
@@ -9,13 +10,10 @@ use super::memory::Memory;
 use super::pool::Pool;
 use super::simd::LANES;
 use crate::error::{Error, Result};
-use crate::hal::{ReadRows, WeightDesc};
+use crate::hal::{Home, Panel, Supply, WeightDesc};
 use crate::quant::Format;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-
-/// Bytes that are read at once (at least sixteen rows).
-const PANEL: usize = 1 << 20;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A loaded weight.
 #[derive(Debug)]
@@ -41,6 +39,31 @@ pub struct Matrix {
     pub group_bytes: usize,
     layout: Layout,
     memory: Memory,
+    /// In order; neighbours in memory are one.
+    parts: Vec<Part>,
+    supply: Arc<dyn Supply>,
+}
+
+/// Groups of one expert that have one home.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Which expert's.
+    pub expert: usize,
+    /// Groups of sixteen rows of that expert.
+    pub groups: Range<usize>,
+    /// Where they are.
+    pub from: From,
+}
+
+/// Where the groups of a part are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Interleaved, from this byte of the matrix's memory on.
+    Memory(usize),
+    /// In this panel of the supply, row after row.
+    Stream(u32),
+    /// In this panel of the supply, never as a whole.
+    Drive(u32),
 }
 
 impl Matrix {
@@ -49,78 +72,157 @@ impl Matrix {
         groups(self.rows)
     }
 
-    /// Some groups of one expert.
-    pub fn bytes(&self, expert: usize, range: Range<usize>) -> &[u8] {
-        let first = expert * self.groups();
-        &self.memory.padded()[(first + range.start) * self.group_bytes..(first + range.end) * self.group_bytes]
+    /// The parts of an expert, in order.
+    pub fn parts(&self, expert: usize) -> &[Part] {
+        let first = self.parts.partition_point(|p| p.expert < expert);
+        let len = self.parts[first..].partition_point(|p| p.expert == expert);
+        &self.parts[first..first + len]
+    }
+
+    /// Some groups that lie in memory from a byte on.
+    pub fn bytes(&self, start: usize, groups: Range<usize>) -> &[u8] {
+        &self.memory.padded()[start + groups.start * self.group_bytes..start + groups.end * self.group_bytes]
+    }
+
+    /// Where its streamed parts come from.
+    pub fn supply(&self) -> &dyn Supply {
+        &*self.supply
+    }
+
+    /// Bytes of a row in the checkpoint.
+    pub fn row_bytes(&self) -> usize {
+        self.layout.row_bytes()
+    }
+
+    /// Rows of some groups of one expert.
+    pub fn rows_of(&self, groups: &Range<usize>) -> usize {
+        (groups.end * LANES).min(self.rows) - groups.start * LANES
+    }
+
+    /// Interleaves some groups (from `first` on) out of the bytes of rows.
+    pub fn interleave(&self, rows: &[u8], out: &mut [u8]) {
+        let row_bytes = self.row_bytes();
+        for (source, group) in rows.chunks(LANES * row_bytes).zip(out.chunks_exact_mut(self.group_bytes)) {
+            self.layout.interleave(source, group);
+        }
     }
 
     /// Decodes one row of the first expert; `scratch` takes its bytes.
-    pub fn decode_row(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) {
-        let group = self.bytes(0, row / LANES..row / LANES + 1);
-        scratch.resize(self.layout.row_bytes(), 0);
-        self.layout.gather_row(group, row % LANES, scratch);
+    ///
+    /// # Errors
+    /// What the supply returned.
+    pub fn decode_row(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
+        let group = row / LANES;
+        let part = &self.parts[self.parts.partition_point(|p| p.expert == 0 && p.groups.end <= group)];
+        scratch.resize(self.row_bytes(), 0);
+        match part.from {
+            From::Memory(start) => {
+                let at = group - part.groups.start;
+                self.layout.gather_row(self.bytes(start, at..at + 1), row % LANES, scratch);
+            }
+            From::Stream(panel) | From::Drive(panel) => {
+                let at = (row - part.groups.start * LANES) * self.row_bytes();
+                self.supply.bytes(panel, at, scratch)?;
+            }
+        }
         (self.format.decode)(scratch, out);
+        Ok(())
     }
 }
 
-/// Reads a weight.
+/// Loads a weight's panels that live in memory.
 ///
 /// # Errors
-/// What `read` returned; `Limit` when memory is short.
-pub fn load(pool: &mut Pool, isa: Isa, weight: &WeightDesc, read: &ReadRows) -> Result<Weight> {
+/// What the supply returned; `Limit` when memory is short.
+pub fn load(pool: &mut Pool, isa: Isa, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<Weight> {
     let format = weight.format;
     let row_bytes = format.row_bytes(weight.cols);
     if !weight.matrix {
-        let rows = weight.rows * weight.experts;
-        let mut bytes = vec![0; rows * row_bytes];
-        read(0, &mut bytes)?;
-        let mut out = vec![0.0; rows * weight.cols];
-        (format.decode)(&bytes, &mut out);
+        let mut out = vec![0.0; weight.rows * weight.experts * weight.cols];
+        for p in weight.panels {
+            let out = &mut out[p.rows.start * weight.cols..p.rows.end * weight.cols];
+            supply.panel(p.number, 1, &mut |bytes| (format.decode)(bytes, out))?;
+        }
         return Ok(Weight::Vector(out));
     }
     let layout = Layout::new(isa, format, weight.cols);
     let group_bytes = layout.group_bytes();
-    let groups = groups(weight.rows);
-    let total = group_bytes.checked_mul(groups).and_then(|n| n.checked_mul(weight.experts));
+    let (parts, total) = parts(weight, group_bytes);
     let total = total.ok_or_else(|| Error::Limit(format!("tensor {} does not fit in memory", weight.name)))?;
     let memory = Memory::new(total, &format!("tensor {}", weight.name))?;
-    let panel = (PANEL / group_bytes.max(1)).max(1);
-    let panels = groups.div_ceil(panel);
-    let staging: Vec<Mutex<Vec<u8>>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
+    let matrix = Matrix {
+        format,
+        cols: weight.cols,
+        rows: weight.rows,
+        experts: weight.experts,
+        group_bytes,
+        layout,
+        memory,
+        parts,
+        supply: supply.clone(),
+    };
+    let places = places(weight, group_bytes);
+    let start = Start(matrix.memory.as_ptr());
     let failed: Mutex<Option<Error>> = Mutex::new(None);
-    let start = Start(memory.as_ptr());
-    pool.run(panels * weight.experts, &|thread, i| {
+    pool.run_in_order(places.len(), &|_, i| {
         if failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return;
         }
-        let (expert, first) = (i / panels, i % panels * panel);
-        let last = (first + panel).min(groups);
-        let rows = first * LANES..(last * LANES).min(weight.rows);
-        let mut bytes = staging[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        bytes.resize(rows.len() * row_bytes, 0);
-        if let Err(e) = read(expert * weight.rows + rows.start, &mut bytes) {
+        let (panel, at) = places[i];
+        let len = groups(panel.rows.len()) * group_bytes;
+        let read = supply.panel(panel.number, 1, &mut |bytes| {
+            assert_eq!(bytes.len(), panel.rows.len() * row_bytes, "a panel has its rows' bytes");
+            // SAFETY: the panel's groups lie in the area, and only this task has them.
+            let target = unsafe { start.slice(at, len) };
+            matrix.interleave(bytes, target);
+        });
+        if let Err(e) = read {
             *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-            return;
-        }
-        for (source, group) in bytes.chunks(LANES * row_bytes).zip(first..last) {
-            // SAFETY: group `expert * groups + group` lies in the area, and only this task has it.
-            let target = unsafe { start.slice((expert * groups + group) * group_bytes, group_bytes) };
-            layout.interleave(source, target);
         }
     })?;
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(e) => Err(e),
-        None => Ok(Weight::Matrix(Matrix {
-            format,
-            cols: weight.cols,
-            rows: weight.rows,
-            experts: weight.experts,
-            group_bytes,
-            layout,
-            memory,
-        })),
+        None => Ok(Weight::Matrix(matrix)),
     }
+}
+
+/// The panels that live in memory, and the byte at which each begins.
+fn places<'a>(weight: &WeightDesc<'a>, group_bytes: usize) -> Vec<(&'a Panel, usize)> {
+    let mut at = 0;
+    let kept = weight.panels.iter().filter(|p| p.home == Home::Memory);
+    kept.map(|p| {
+        let place = (p, at);
+        at += groups(p.rows.len()) * group_bytes;
+        place
+    })
+    .collect()
+}
+
+/// A weight's parts, and the bytes of those in memory (none where that overflows).
+fn parts(weight: &WeightDesc, group_bytes: usize) -> (Vec<Part>, Option<usize>) {
+    let mut parts: Vec<Part> = vec![];
+    let mut total = Some(0usize);
+    for p in weight.panels {
+        let expert = p.rows.start / weight.rows;
+        let first = (p.rows.start - expert * weight.rows) / LANES;
+        let n = groups(p.rows.len());
+        let groups = first..first + n;
+        match p.home {
+            Home::Memory => {
+                let start = total.unwrap_or(0);
+                total = total.and_then(|t| t.checked_add(group_bytes.checked_mul(n)?));
+                match parts.last_mut() {
+                    Some(last) if last.expert == expert && matches!(last.from, From::Memory(_)) => {
+                        last.groups.end = groups.end;
+                    }
+                    _ => parts.push(Part { expert, groups, from: From::Memory(start) }),
+                }
+            }
+            Home::Stream => parts.push(Part { expert, groups, from: From::Stream(p.number) }),
+            Home::Drive => parts.push(Part { expert, groups, from: From::Drive(p.number) }),
+        }
+    }
+    (parts, total)
 }
 
 /// The area that tasks fill, each its own part.

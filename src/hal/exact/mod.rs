@@ -8,11 +8,12 @@
 mod ops;
 mod pages;
 
-use super::{Backend, Batch, Bindings, ProgramId, ReadRows, Reservation, WeightDesc, WeightId};
+use super::{Backend, Batch, Bindings, Home, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
 use crate::op::{Carry, CarryId, Place, Program, RowSet, ValueId, WeightSlot};
 use crate::quant::Format;
 use pages::Pages;
+use std::sync::Arc;
 
 /// The interpreter.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl Backend for Exact {
         format!("cpu: exact interpreter, {} thread{}", self.threads, if self.threads == 1 { "" } else { "s" })
     }
 
-    fn load(&mut self, weight: &WeightDesc, read: &ReadRows) -> Result<WeightId> {
+    fn load(&mut self, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId> {
         let rows = weight.rows * weight.experts;
         let row_bytes = weight.format.row_bytes(weight.cols);
         let mut bytes = Vec::new();
@@ -75,9 +76,13 @@ impl Backend for Exact {
             .try_reserve_exact(total)
             .map_err(|_| Error::Limit(format!("no memory for the {total} bytes of tensor {}", weight.name)))?;
         bytes.resize(total, 0);
-        let panel = (1usize << 20).div_ceil(row_bytes);
-        for (i, chunk) in bytes.chunks_mut(panel * row_bytes).enumerate() {
-            read(i * panel, chunk)?;
+        for p in weight.panels {
+            if p.home != Home::Memory {
+                let what = format!("the exact interpreter with tensor {} on the drive", weight.name);
+                return Err(Error::Unsupported { what, instead: "give it the memory for the whole model".into() });
+            }
+            let place = &mut bytes[p.rows.start * row_bytes..p.rows.end * row_bytes];
+            supply.panel(p.number, 1, &mut |bytes| place.copy_from_slice(bytes))?;
         }
         self.weights.push(Weight { format: weight.format, cols: weight.cols, rows: weight.rows, bytes });
         Ok(WeightId(self.weights.len() as u32 - 1))
@@ -86,6 +91,14 @@ impl Backend for Exact {
     fn compile(&mut self, program: &Program) -> Result<ProgramId> {
         self.programs.push(program.clone());
         Ok(ProgramId(self.programs.len() as u32 - 1))
+    }
+
+    fn workspace(&self, r: &Reservation) -> u64 {
+        let rows = |c: &Carry| if c.rows == RowSet::All { r.max_rows } else { r.max_outputs };
+        let carries: usize = r.carries.iter().map(|c| c.width * rows(c)).sum();
+        let values = |p: &Program| p.values.iter().map(|v| v.width * r.max_rows).sum::<usize>();
+        let largest = self.programs.iter().map(values).max().unwrap_or(0);
+        ((carries + largest) * size_of::<f32>()) as u64
     }
 
     fn reserve(&mut self, r: &Reservation) -> Result<()> {

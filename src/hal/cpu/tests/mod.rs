@@ -2,15 +2,17 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod emulator;
+mod shelf;
 mod state;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
 use super::*;
 use crate::hal::exact::Exact;
-use crate::hal::{KvGroup, KvLayer, KvLayerId, KvLayout, NO_PAGE, PAGE, Row};
+use crate::hal::{Home, KvGroup, KvLayer, KvLayerId, KvLayout, NO_PAGE, PAGE, Panel, Row};
 use crate::op::{Activation, Attention, Builder, Carry, Op, Pairing, Rope, RowSet, Type, ValueId, WeightSlot, Yarn};
 use crate::quant::{FORMATS, Format, Kind};
+use shelf::Shelf;
 
 /// A small generator (xorshift64*), so that cases are the same everywhere.
 struct Random(u64);
@@ -117,19 +119,18 @@ impl Tensor {
 impl Case {
     /// Runs the rows in chunks; what the last carry holds for each row, one after another.
     fn run(&self, backend: &mut dyn Backend, chunk: usize) -> Vec<f32> {
-        self.try_run(backend, chunk).unwrap()
+        self.try_run(backend, chunk, false).unwrap()
     }
 
-    fn try_run(&self, backend: &mut dyn Backend, chunk: usize) -> Result<Vec<f32>> {
+    fn try_run(&self, backend: &mut dyn Backend, chunk: usize, mixed: bool) -> Result<Vec<f32>> {
+        let mut shelf = Shelf::default();
+        let panels: Vec<Vec<Panel>> = self.tensors.iter().map(|t| shelf.cut(t, mixed)).collect();
+        let supply: Arc<dyn Supply> = Arc::new(shelf);
         let mut weights = vec![];
-        for t in &self.tensors {
+        for (t, panels) in self.tensors.iter().zip(&panels) {
             let (format, cols, rows, experts) = (t.format, t.cols, t.rows, t.experts);
-            let desc = WeightDesc { name: "test", format, cols, rows, experts, matrix: t.matrix };
-            let read = |first: usize, out: &mut [u8]| {
-                out.copy_from_slice(&t.bytes[first * format.row_bytes(cols)..][..out.len()]);
-                Ok(())
-            };
-            weights.push(backend.load(&desc, &read)?);
+            let desc = WeightDesc { name: "test", format, cols, rows, experts, matrix: t.matrix, panels };
+            weights.push(backend.load(&desc, &supply)?);
         }
         let program = backend.compile(&self.program)?;
         let max_rows = chunk.min(self.rows.len()).max(1);
@@ -172,6 +173,8 @@ impl Case {
                     let y = self.fast(isa, threads, chunk);
                     assert_bits(&y, &got, &format!("{what}: {isa:?}, {threads} threads, chunks of {chunk}"));
                 }
+                let y = self.try_run(&mut *backend(isa, threads), all, true).unwrap();
+                assert_bits(&y, &got, &format!("{what}: {isa:?}, {threads} threads, streamed"));
             }
         }
     }
@@ -349,7 +352,7 @@ fn embeddings_come_back_exactly() {
         case.rows.iter_mut().for_each(|r| r.token = rng.below(37) as u32);
         case.check(format.name, 0.0);
         case.rows[3].token = 37;
-        let failed = case.try_run(&mut *backend(Isa::Scalar, 1), 21).unwrap_err().to_string();
+        let failed = case.try_run(&mut *backend(Isa::Scalar, 1), 21, false).unwrap_err().to_string();
         assert!(failed.contains("token 37"), "{failed}");
     }
 }
@@ -420,12 +423,28 @@ fn sums_and_gates() {
 
 #[test]
 fn failures_of_reading_are_passed_on() {
+    let supply: Arc<dyn Supply> = Arc::new(Shelf(vec![vec![0; 64 * 4096]; 5]));
+    let format = Kind::F32.format();
     for threads in [1, 2] {
-        let mut cpu = backend(Isa::Scalar, threads);
-        let format = Kind::F32.format();
-        let desc = WeightDesc { name: "t", format, cols: 1024, rows: 2000, experts: 1, matrix: true };
-        let read = |first: usize, _: &mut [u8]| if first > 500 { Err(Error::Cancelled) } else { Ok(()) };
-        assert!(matches!(cpu.load(&desc, &read), Err(Error::Cancelled)));
+        for home in [Home::Memory, Home::Stream] {
+            let panel = |n: u32| Panel { number: n, rows: n as usize * 64..n as usize * 64 + 64, home };
+            let panels: Vec<Panel> = (0..8).map(panel).collect();
+            let desc =
+                WeightDesc { name: "t", format, cols: 1024, rows: 512, experts: 1, matrix: true, panels: &panels };
+            let mut cpu = backend(Isa::Scalar, threads);
+            let loaded = cpu.load(&desc, &supply);
+            if home == Home::Memory {
+                assert!(matches!(loaded, Err(Error::Cancelled)));
+                continue;
+            }
+            let case = mat_mul(Kind::F32, 2, 1024, 512, false, &mut Random(3));
+            let program = cpu.compile(&case.program).unwrap();
+            let kv = no_kv();
+            cpu.reserve(&Reservation { carries: &case.carries, max_rows: 2, max_outputs: 2, kv: &kv }).unwrap();
+            let bindings = Bindings { weights: vec![loaded.unwrap()], layer: None };
+            let batch = Batch { rows: &case.rows, tables: &[&[]] };
+            assert!(matches!(cpu.launch(program, &bindings, &batch), Err(Error::Cancelled)));
+        }
     }
 }
 
@@ -435,7 +454,7 @@ fn what_does_not_fit_is_an_error() {
     let mut case = mat_mul(Kind::F32, 2, 32, 16, false, &mut rng);
     case.tensors[0].cols = 16;
     case.tensors[0].rows = 32;
-    let failed = case.try_run(&mut *backend(Isa::Scalar, 1), 2).unwrap_err().to_string();
+    let failed = case.try_run(&mut *backend(Isa::Scalar, 1), 2, false).unwrap_err().to_string();
     assert!(failed.contains("another shape"), "{failed}");
 }
 

@@ -130,7 +130,7 @@ fn a_missing_page_is_an_error() {
     for table in [vec![4], vec![4, NO_PAGE], vec![4, 5]] {
         let mut case = attend(shape, Kind::F16, Kind::F16, &mut rng);
         case.tables[0][0] = table;
-        assert!(matches!(case.try_run(&mut *backend(Isa::Scalar, 2), 75), Err(Error::Engine(_))));
+        assert!(matches!(case.try_run(&mut *backend(Isa::Scalar, 2), 75, false), Err(Error::Engine(_))));
     }
 }
 

@@ -1,0 +1,79 @@
+//! From a lowered model to a plan of its memory: what each weight is used for, and what else must be in memory.
+
+use super::load::LoadOptions;
+use super::memory;
+use crate::error::Result;
+use crate::format::TensorInfo;
+use crate::hal::{Backend, KvLayout, Reservation};
+use crate::lower::Lowered;
+use crate::op::{Op, RowSet};
+use crate::plan::{Needs, Plan, Policy, Unit, Use};
+
+/// Bytes of a panel where nothing is known of the drive.
+const BLOCK: u64 = 1 << 20;
+
+/// The model's weights as the planner sees them, in the order of `Lowered::weights`.
+pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
+    let mut usage: Vec<Option<Use>> = vec![None; lowered.weights.len()];
+    for stage in &lowered.stages {
+        let program = &lowered.programs[stage.program];
+        for op in &program.ops {
+            let (slot, is) = match *op {
+                Op::Embed { table, .. } => (table, Use::Rows),
+                Op::MatMul { weight, out, .. } if program.value(out).rows == RowSet::Outputs => (weight, Use::Outputs),
+                Op::ExpertMatMul { weight, ids, .. } => (weight, Use::Experts(program.value(ids).width)),
+                _ => continue,
+            };
+            let known = &mut usage[stage.weights[slot.0 as usize]];
+            *known = Some(match (*known, is) {
+                (Some(Use::Rows), Use::Outputs) | (Some(Use::Outputs), Use::Rows) => Use::OutputsAndRows,
+                _ => is,
+            });
+        }
+    }
+    let unit = |(i, (tensor, usage)): (usize, (&&TensorInfo, Option<Use>))| {
+        let shape = &lowered.weights[i].shape;
+        Unit {
+            name: tensor.name.clone(),
+            format: tensor.format,
+            cols: shape[0],
+            rows: shape.get(1).copied().unwrap_or(1),
+            experts: shape.get(2).copied().unwrap_or(1),
+            matrix: lowered.is_matrix(i),
+            extent: tensor.extent,
+            usage: usage.unwrap_or(Use::Pass),
+        }
+    };
+    tensors.iter().zip(usage).enumerate().map(unit).collect()
+}
+
+/// Bytes that everything may take together: what was asked for, or what the machine and its cgroup leave, less a
+/// twentieth for what others do meanwhile.
+pub(super) fn budget(options: &LoadOptions) -> u64 {
+    let all = || memory::resident() + memory::available();
+    options.ram_budget.map_or_else(|| all() / 20 * 19, |size| size.of(all()))
+}
+
+/// Plans the memory of a model whose programs the backend has compiled.
+///
+/// # Errors
+/// Those of `Plan::new`.
+pub(super) fn plan(
+    units: &[Unit],
+    backend: &dyn Backend,
+    reservation: &Reservation,
+    options: &LoadOptions,
+) -> Result<Plan> {
+    let needs = Needs {
+        process: memory::resident(),
+        workspace: backend.workspace(reservation),
+        state: state_bytes(reservation.kv),
+    };
+    let policy = Policy { budget: budget(options), block: BLOCK, stream: !options.exact };
+    Plan::new(units, needs, &policy)
+}
+
+/// Bytes of all pages.
+pub(super) fn state_bytes(kv: &KvLayout) -> u64 {
+    (0..kv.groups.len()).map(|g| kv.page_bytes(g) as u64 * kv.groups[g].pages as u64).sum()
+}

@@ -1,0 +1,46 @@
+//! Where a backend's weights come from: panels, each with its home.
+//!
+//! A `Panel` is a range of rows of one weight, the unit of everything that moves. A backend keeps some in its own
+//! memory and asks a `Supply` for the others during each launch; the supply knows files and the order of use, and the
+//! backend knows neither. Panels of one weight do not overlap, cover it, stand in order, and never cross experts.
+
+use crate::error::Result;
+use std::ops::Range;
+
+/// Where a panel is between launches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// In the backend's memory and layout, from loading on.
+    Memory,
+    /// On the drive. It comes in each pass that needs it, in the order of use.
+    Stream,
+    /// On the drive. Of it single rows are read when they are wanted; it is never multiplied with.
+    Drive,
+}
+
+/// Some rows of a weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Panel {
+    /// Its name towards the supply.
+    pub number: u32,
+    /// Rows, counted over all experts. They begin at a multiple of sixteen rows of their expert.
+    pub rows: Range<usize>,
+    /// Where it is kept.
+    pub home: Home,
+}
+
+/// Hands out the bytes of panels, as they are in the checkpoint: row after row. Callable from several threads.
+pub trait Supply: Send + Sync + std::fmt::Debug {
+    /// Waits until a panel is there and gives its bytes to `f`. After `uses` such calls its place is free for another
+    /// panel. Callers ask for panels in the order of their use, and hold none while they wait for the next.
+    ///
+    /// # Errors
+    /// `Io` when it could not be read, and from then on until the next pass.
+    fn panel(&self, number: u32, uses: u32, f: &mut dyn FnMut(&[u8])) -> Result<()>;
+
+    /// Reads some bytes of a panel now, from byte `at` of it on.
+    ///
+    /// # Errors
+    /// `Io` when they could not be read.
+    fn bytes(&self, number: u32, at: usize, out: &mut [u8]) -> Result<()>;
+}

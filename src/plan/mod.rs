@@ -1,0 +1,315 @@
+//! STRIX: what lives where, and why.
+//!
+//! A pure function from what a model needs and what may be spent to a `Plan`: every weight cut into panels, each panel
+//! with a home. What every pass reads comes first; what no pass multiplies with (an embedding table) stays on the drive
+//! and gives single rows. Where the rest does not fit, panels are kept and streamed in turns, in the same proportion
+//! all along a pass: between two panels that are kept the drive brings the next one, so that it never rests, and the
+//! set that is kept is fixed, because a cyclic scan through any cache that is smaller than it hits nothing.
+//!
+//! It knows no family of models, no file and no device: sizes, uses and rates are all it is told. `law` says how long a
+//! pass takes by these bytes.
+
+mod law;
+#[cfg(test)]
+mod tests;
+
+pub use law::{Bound, Prediction, Rates};
+
+use crate::error::{Error, Result};
+use crate::format::Extent;
+use crate::hal::{Home, Panel};
+use crate::quant::Format;
+
+/// How passes use a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// All of it, in every pass.
+    Pass,
+    /// All of it, in passes that give logits.
+    Outputs,
+    /// As `Outputs`, and single rows in every pass.
+    OutputsAndRows,
+    /// Single rows.
+    Rows,
+    /// So many of its experts for each token.
+    Experts(usize),
+}
+
+/// One weight.
+#[derive(Debug, Clone)]
+pub struct Unit {
+    /// Its tensor.
+    pub name: String,
+    /// Element format.
+    pub format: &'static Format,
+    /// Elements of a row.
+    pub cols: usize,
+    /// Rows (of one expert).
+    pub rows: usize,
+    /// Experts; 1 for a plain matrix.
+    pub experts: usize,
+    /// Whether it is a matrix (else: a vector, kept as float32).
+    pub matrix: bool,
+    /// Where it lies.
+    pub extent: Extent,
+    /// How it is used.
+    pub usage: Use,
+}
+
+impl Unit {
+    /// Bytes of one row in the file.
+    pub fn row_bytes(&self) -> u64 {
+        self.format.row_bytes(self.cols) as u64
+    }
+
+    /// Bytes of some rows of one expert, kept.
+    fn kept(&self, rows: usize) -> u64 {
+        match self.matrix {
+            true => rows.next_multiple_of(GROUP) as u64 * self.row_bytes(),
+            false => (rows * self.cols * 4) as u64,
+        }
+    }
+
+    /// Bytes of all of it, kept.
+    fn kept_whole(&self) -> u64 {
+        self.kept(self.rows) * self.experts as u64
+    }
+
+    /// What is too small to be worth a read in each pass.
+    fn is_small(&self) -> bool {
+        !self.matrix || self.kept_whole() < SMALL
+    }
+
+    /// Whether it may be streamed or stay on the drive.
+    fn may_leave(&self) -> bool {
+        self.matrix && (self.usage == Use::Rows || !self.is_small())
+    }
+}
+
+/// Rows that lie together in memory.
+const GROUP: usize = 16;
+/// Weights below this are kept in any case.
+const SMALL: u64 = 64 << 10;
+/// The ring's bytes, by what the budget allows.
+const RING: std::ops::RangeInclusive<u64> = 16 << 20..=64 << 20;
+/// What direct reads need around a panel.
+const MARGIN: u64 = 2 * 4096;
+
+/// What must be in memory besides weights, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// What the process has already: program, vocabulary.
+    pub process: u64,
+    /// Values of a pass, logits, scratch.
+    pub workspace: u64,
+    /// Keys and values.
+    pub state: u64,
+}
+
+impl Needs {
+    fn total(&self) -> u64 {
+        self.process + self.workspace + self.state
+    }
+}
+
+/// What may be spent, and in which pieces.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Bytes of memory for everything.
+    pub budget: u64,
+    /// Bytes of a panel, about: what the drive reads best at once.
+    pub block: u64,
+    /// Whether weights may be streamed at all.
+    pub stream: bool,
+}
+
+/// One panel of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Index of its unit.
+    pub unit: usize,
+    /// Where its bytes lie.
+    pub extent: Extent,
+    /// Whether only passes that give logits use it.
+    pub outputs: bool,
+    /// Where it is kept.
+    pub home: Home,
+}
+
+/// What lives where.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Each unit's panels; their numbers are indices into `parts`.
+    pub panels: Vec<Vec<Panel>>,
+    /// All panels in the order of use.
+    pub parts: Vec<Part>,
+    /// Places of the ring, for loading and for streaming.
+    pub slots: usize,
+    /// Bytes of a place.
+    pub slot_bytes: u64,
+    /// What was promised to others.
+    pub needs: Needs,
+    /// What might be spent.
+    pub budget: u64,
+    /// Bytes of kept weights.
+    pub kept: u64,
+}
+
+/// Bytes of one pass with one token that gives logits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From the drive.
+    pub drive: u64,
+    /// Weights from memory (streamed ones too: they pass through it).
+    pub memory: u64,
+}
+
+impl Plan {
+    /// Plans a model's memory.
+    ///
+    /// # Errors
+    /// `Limit` when the budget is too small for what must be in memory, naming the smallest that works.
+    pub fn new(units: &[Unit], needs: Needs, policy: &Policy) -> Result<Plan> {
+        let mut plan = cut(units, needs, policy);
+        let whole: u64 = units.iter().map(Unit::kept_whole).sum();
+        let loading = plan.ring();
+        if whole.saturating_add(needs.total()).saturating_add(loading) <= policy.budget {
+            plan.kept = whole;
+            return Ok(plan);
+        }
+        if !policy.stream {
+            let need = whole + needs.total() + loading;
+            return Err(too_small(policy.budget, need, "weights, which cannot be streamed here"));
+        }
+        if let Some(u) = units.iter().find(|u| matches!(u.usage, Use::Experts(_))) {
+            let need = whole + needs.total() + loading;
+            return Err(too_small(policy.budget, need, &format!("experts ({}), which are not streamed", u.name)));
+        }
+        plan.spread(units, policy.budget)?;
+        Ok(plan)
+    }
+
+    /// Bytes of the ring.
+    pub fn ring(&self) -> u64 {
+        self.slots as u64 * self.slot_bytes
+    }
+
+    /// Whether any weight is not kept.
+    pub fn streams(&self) -> bool {
+        self.parts.iter().any(|p| p.home != Home::Memory)
+    }
+
+    /// Bytes of the file's weights that are streamed.
+    pub fn streamed(&self) -> u64 {
+        self.parts.iter().filter(|p| p.home == Home::Stream).map(|p| p.extent.len).sum()
+    }
+
+    /// All that the plan lets the process have.
+    pub fn memory(&self) -> u64 {
+        self.needs.total() + self.ring() + self.kept
+    }
+
+    /// Bytes of a pass with one token.
+    pub fn traffic(&self, units: &[Unit]) -> Traffic {
+        let mut t = Traffic { drive: self.streamed(), memory: 0 };
+        for u in units {
+            match u.usage {
+                Use::Rows => t.memory += u.row_bytes(),
+                Use::Experts(used) => t.memory += u.extent.len / u.experts.max(1) as u64 * used as u64,
+                _ => t.memory += u.extent.len,
+            }
+        }
+        let lies = |u: &Unit, n: usize| u.usage == Use::Rows && self.panels[n].iter().any(|p| p.home == Home::Drive);
+        t.drive += units.iter().enumerate().filter(|(n, u)| lies(u, *n)).map(|(_, u)| u.row_bytes()).sum::<u64>();
+        t
+    }
+
+    /// Gives panels their homes: as many in memory as the budget has room for, evenly along the pass.
+    fn spread(&mut self, units: &[Unit], budget: u64) -> Result<()> {
+        let fixed = self.needs.total() + self.ring();
+        let small: u64 = units.iter().filter(|u| !u.may_leave()).map(Unit::kept_whole).sum();
+        let least = fixed + small;
+        let Some(room) = budget.checked_sub(least) else {
+            let mib = |n: u64| n.div_ceil(1 << 20);
+            let Needs { process, workspace, state } = self.needs;
+            let what = format!(
+                "what must be in memory ({} MiB of program, {} of context, {} of workspace, {} of streaming buffers, {} \
+                 of small weights)",
+                mib(process),
+                mib(state),
+                mib(workspace),
+                mib(self.ring()),
+                mib(small)
+            );
+            return Err(too_small(budget, least, &what));
+        };
+        let leaves = |u: &Unit| u.may_leave() && u.usage != Use::Rows;
+        let cyclic: u64 = units.iter().filter(|u| leaves(u)).map(Unit::kept_whole).sum();
+        let share = room as f64 / cyclic.max(1) as f64;
+        let (mut due, mut left) = (0.0, room);
+        self.kept = small;
+        for (unit, panels) in units.iter().zip(&mut self.panels) {
+            for panel in panels.iter_mut().filter(|_| unit.may_leave()) {
+                let bytes = unit.kept(panel.rows.len());
+                due += if leaves(unit) { bytes as f64 * share } else { 0.0 };
+                panel.home = match unit.usage {
+                    Use::Rows => Home::Drive,
+                    // Half a panel ahead of what is due or behind it: the turns are as even as panels allow.
+                    _ if due >= bytes as f64 / 2.0 && bytes <= left => Home::Memory,
+                    _ => Home::Stream,
+                };
+                if panel.home == Home::Memory {
+                    due -= bytes as f64;
+                    left -= bytes;
+                    self.kept += bytes;
+                }
+                self.parts[panel.number as usize].home = panel.home;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All panels, in memory for now, and the ring.
+fn cut(units: &[Unit], needs: Needs, policy: &Policy) -> Plan {
+    let (mut panels, mut parts) = (vec![], vec![]);
+    let mut widest = 0;
+    for (n, u) in units.iter().enumerate() {
+        let (row, outputs) = (u.row_bytes(), matches!(u.usage, Use::Outputs | Use::OutputsAndRows));
+        let most = (policy.block / row.max(1)) as usize / GROUP * GROUP;
+        let count = u.rows.div_ceil(most.max(GROUP));
+        let rows = u.rows.div_ceil(count).next_multiple_of(GROUP);
+        let mut mine = vec![];
+        for expert in 0..u.experts {
+            for first in (0..u.rows).step_by(rows) {
+                let len = rows.min(u.rows - first);
+                let first = expert * u.rows + first;
+                let number = parts.len() as u32;
+                let extent = Extent {
+                    source: u.extent.source,
+                    offset: u.extent.offset + first as u64 * row,
+                    len: len as u64 * row,
+                };
+                widest = widest.max(extent.len);
+                parts.push(Part { unit: n, extent, outputs, home: Home::Memory });
+                mine.push(Panel { number, rows: first..first + len, home: Home::Memory });
+            }
+        }
+        panels.push(mine);
+    }
+    let slot_bytes = (widest + MARGIN).next_multiple_of(4096);
+    let ring = (policy.budget / 32).clamp(*RING.start(), *RING.end());
+    // One to read from, one to fill, and one to spare, at least.
+    let slots = ((ring / slot_bytes) as usize).clamp(3, parts.len().max(3));
+    Plan { panels, parts, slots, slot_bytes, needs, budget: policy.budget, kept: 0 }
+}
+
+fn too_small(have: u64, need: u64, what: &str) -> Error {
+    let mib = |n: u64| n.div_ceil(1 << 20);
+    Error::Limit(format!(
+        "a memory budget of {} MiB is too small for {what}: the smallest that works is {} MiB; a smaller context or state \
+         type needs less",
+        have >> 20,
+        mib(need)
+    ))
+}

@@ -1,0 +1,145 @@
+//! Plans of small models, and the law.
+
+use super::*;
+use crate::quant::Kind;
+
+const MIB: u64 = 1 << 20;
+
+fn unit(name: &str, cols: usize, rows: usize, usage: Use) -> Unit {
+    let format = Kind::Q8_0.format();
+    let len = (format.row_bytes(cols) * rows) as u64;
+    let extent = Extent { source: 0, offset: 0, len };
+    Unit { name: name.into(), format, cols, rows, experts: 1, matrix: true, extent, usage }
+}
+
+fn vector(name: &str, len: usize) -> Unit {
+    let format = Kind::F32.format();
+    let extent = Extent { source: 0, offset: 0, len: len as u64 * 4 };
+    Unit { name: name.into(), format, cols: len, rows: 1, experts: 1, matrix: false, extent, usage: Use::Pass }
+}
+
+/// An embedding, eight layers of a norm and two matrices, a head.
+fn model() -> Vec<Unit> {
+    let mut units = vec![unit("embedding", 1024, 20_000, Use::Rows)];
+    for layer in 0..8 {
+        units.push(vector(&format!("{layer}.norm"), 1024));
+        units.push(unit(&format!("{layer}.up"), 1024, 4000, Use::Pass));
+        units.push(unit(&format!("{layer}.down"), 4096, 1024, Use::Pass));
+    }
+    units.push(unit("head", 1024, 20_000, Use::Outputs));
+    units
+}
+
+const NEEDS: Needs = Needs { process: 10 * MIB, workspace: 5 * MIB, state: 7 * MIB };
+
+fn plan(budget: u64) -> Result<Plan> {
+    Plan::new(&model(), NEEDS, &Policy { budget, block: MIB, stream: true })
+}
+
+/// Panels cover each weight's rows once, in order, in whole groups, and their extents are the rows' bytes.
+fn check(units: &[Unit], plan: &Plan) {
+    for (n, (u, panels)) in units.iter().zip(&plan.panels).enumerate() {
+        let mut row = 0;
+        for p in panels {
+            let part = &plan.parts[p.number as usize];
+            assert_eq!((p.rows.start, part.unit, part.home), (row, n, p.home), "{}", u.name);
+            assert_eq!(part.extent.offset, u.extent.offset + row as u64 * u.row_bytes());
+            assert_eq!(part.extent.len, p.rows.len() as u64 * u.row_bytes());
+            assert!((p.rows.start % u.rows).is_multiple_of(GROUP) && part.extent.len + MARGIN <= plan.slot_bytes);
+            assert_eq!(p.rows.start / u.rows, (p.rows.end - 1) / u.rows, "a panel crosses experts");
+            row = p.rows.end;
+        }
+        assert_eq!(row, u.rows * u.experts);
+    }
+    assert!(plan.memory() <= plan.budget, "{} of {}", plan.memory(), plan.budget);
+}
+
+#[test]
+fn what_fits_is_kept() {
+    let units = model();
+    let plan = plan(400 * MIB).unwrap();
+    check(&units, &plan);
+    assert!(!plan.streams());
+    assert_eq!(plan.kept, units.iter().map(Unit::kept_whole).sum::<u64>());
+    assert_eq!(plan.traffic(&units).drive, 0);
+}
+
+#[test]
+fn the_budget_is_filled_and_turns_are_even() {
+    let units = model();
+    for budget in [60, 75, 90, 100, 110] {
+        let plan = plan(budget * MIB).unwrap();
+        check(&units, &plan);
+        // Less than two panels are left over.
+        assert!(plan.streams() && plan.memory() + 2 * MIB > plan.budget, "{budget}");
+        assert!(plan.panels[0].iter().all(|p| p.home == Home::Drive), "rows of the embedding are read on demand");
+        assert!(plan.panels[1].iter().all(|p| p.home == Home::Memory), "norms are kept");
+        // Over any stretch of a pass the drive has its share of the bytes, give or take a panel or two.
+        let cyclic: Vec<&Part> =
+            plan.parts.iter().filter(|p| units[p.unit].may_leave() && p.home != Home::Drive).collect();
+        let (all, streamed) = (cyclic.iter().map(|p| p.extent.len).sum::<u64>() as f64, plan.streamed() as f64);
+        let (mut passed, mut read) = (0.0, 0.0);
+        for p in cyclic {
+            passed += p.extent.len as f64;
+            read += if p.home == Home::Stream { p.extent.len as f64 } else { 0.0 };
+            let due = passed * streamed / all;
+            assert!((read - due).abs() <= 2.0 * MIB as f64, "{budget}: {read} of {due} after {passed}");
+        }
+        let t = plan.traffic(&units);
+        let row = units[0].row_bytes();
+        assert_eq!(t.drive, plan.streamed() + row);
+        assert_eq!(t.memory, units[1..].iter().map(|u| u.extent.len).sum::<u64>() + row);
+    }
+}
+
+#[test]
+fn more_memory_never_streams_more() {
+    let streamed: Vec<u64> = (45..140).map(|b| plan(b * MIB).unwrap().streamed()).collect();
+    assert!(streamed.is_sorted_by(|a, b| a >= b), "{streamed:?}");
+    assert_eq!(*streamed.last().unwrap(), 0);
+}
+
+#[test]
+fn a_budget_that_is_too_small_names_the_smallest_that_works() {
+    let failed = plan(20 * MIB).unwrap_err().to_string();
+    let least: u64 =
+        failed.split("smallest that works is ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(plan(least * MIB).is_ok(), "{failed}");
+    assert!(plan((least - 1) * MIB).is_err(), "{failed}");
+    let refused = Plan::new(&model(), NEEDS, &Policy { budget: 60 * MIB, block: MIB, stream: false }).unwrap_err();
+    assert!(refused.to_string().contains("cannot be streamed here"), "{refused}");
+}
+
+#[test]
+fn a_head_that_is_also_the_embedding_is_streamed_last() {
+    let mut units = model();
+    units.pop();
+    units[0].usage = Use::OutputsAndRows;
+    let plan = Plan::new(&units, NEEDS, &Policy { budget: 70 * MIB, block: MIB, stream: true }).unwrap();
+    check(&units, &plan);
+    assert!(plan.panels[0].iter().any(|p| p.home == Home::Stream));
+    assert!(plan.panels[0].iter().all(|p| plan.parts[p.number as usize].outputs));
+}
+
+#[test]
+fn experts_are_cut_apart() {
+    let mut experts = unit("experts", 256, 40, Use::Experts(2));
+    (experts.experts, experts.extent.len) = (6, experts.extent.len * 6);
+    let units = [experts];
+    let plan = Plan::new(&units, NEEDS, &Policy { budget: 100 * MIB, block: 4096, stream: true }).unwrap();
+    check(&units, &plan);
+    assert_eq!(plan.traffic(&units).memory, units[0].extent.len / 3);
+}
+
+#[test]
+fn the_slowest_link_sets_the_time() {
+    let traffic = Traffic { drive: 100, memory: 1000 };
+    let rates = Rates { drive: Some(10.0), memory: Some(50.0), cores: Some(1.0) };
+    let pass = rates.pass(traffic, 5.0).unwrap();
+    assert_eq!((pass.seconds, pass.bound), (20.0, Bound::Memory));
+    let pass = Rates { drive: Some(4.0), ..rates }.pass(traffic, 5.0).unwrap();
+    assert_eq!((pass.seconds, pass.bound), (25.0, Bound::Drive));
+    assert_eq!(rates.pass(traffic, 30.0).unwrap().bound, Bound::Cores);
+    assert_eq!(Rates::default().pass(traffic, 1.0), None);
+    assert_eq!(rates.pass(Traffic::default(), 0.0), None);
+}

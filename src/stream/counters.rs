@@ -1,0 +1,38 @@
+//! What streaming has carried, and how long the cores have waited for it.
+
+use std::time::{Duration, Instant};
+
+/// Totals since the stream was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Bytes of panels that have arrived.
+    pub bytes: u64,
+    /// Time during which at least one thread waited for a panel.
+    pub stalled: Duration,
+}
+
+/// Counters and those who wait.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    pub counters: Counters,
+    waiting: u32,
+    since: Option<Instant>,
+}
+
+impl Clock {
+    /// Somebody begins to wait.
+    pub fn wait(&mut self) {
+        self.waiting += 1;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Somebody goes on.
+    pub fn go(&mut self) {
+        self.waiting -= 1;
+        if self.waiting == 0
+            && let Some(since) = self.since.take()
+        {
+            self.counters.stalled += since.elapsed();
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! S.L.I.P.: panels come from the drive while others are computed with.
+//!
+//! A ring of places is filled in the order of use: a thread of its own starts the reads of the next panels as soon as a
+//! place is free, over the end of a pass into the next one, so the drive rests only where the cores are slower. Whoever
+//! multiplies asks for a panel by its number, waits where it has not arrived, and the last of its users gives its place
+//! back. Loading is the same with another order: all panels that are kept, once. Nothing is allocated in a pass.
+//!
+//! A pass is announced by `begin`; whatever an earlier one left behind (because it failed) is dropped then. Panels that
+//! only passes with logits use are never read ahead of such a pass. A read that fails is the error of the pass that
+//! needed it; the next pass tries again. States of a panel: `Reading`, then `Ready` or `Failed`; `Dropped` is a read
+//! under way that nobody wants any more.
+
+mod counters;
+#[cfg(test)]
+mod tests;
+
+pub use counters::Counters;
+
+use crate::error::{Error, Result};
+use crate::hal::{Home, Supply};
+use crate::io::{self, Done, Read, Reader, RowReader, Slot};
+use crate::plan::Plan;
+use crate::source::Source;
+use counters::Clock;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Time without an arrival after which a panel that is waited for counts as lost.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The thread that reads, and what it shares with those who compute. Dropping it ends the reading.
+#[derive(Debug)]
+pub struct Streamer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    description: String,
+    note: Option<String>,
+}
+
+/// Where a panel's bytes lie in the checkpoint.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    source: usize,
+    offset: u64,
+    len: usize,
+}
+
+struct Shared {
+    places: Vec<Place>,
+    rows: RowReader,
+    state: Mutex<State>,
+    /// A panel has arrived or failed.
+    arrived: Condvar,
+    /// There is something to read, or a place to read to.
+    freed: Condvar,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Which panels, in which order.
+#[derive(Debug, Default)]
+struct Order {
+    numbers: Vec<u32>,
+    /// The first that only passes with logits use.
+    outputs: usize,
+    /// Whether another pass follows each.
+    cyclic: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    order: Order,
+    /// What is being read, has arrived or is in use, in order.
+    queue: VecDeque<Entry>,
+    free: Vec<Arc<Slot>>,
+    /// The pass that runs, and whether it gives logits.
+    pass: u64,
+    outputs: bool,
+    /// The next to read: pass and index in the order.
+    next: (u64, usize),
+    closed: bool,
+    clock: Clock,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pass: u64,
+    number: u32,
+    content: Content,
+    /// How many read it now, and how many have.
+    users: u32,
+    done: u32,
+}
+
+#[derive(Debug)]
+enum Content {
+    Reading,
+    Ready { slot: Arc<Slot>, start: usize },
+    Failed(Error),
+    Dropped,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Streamer {
+    /// Opens the sources and begins to read the panels that are kept, for `load`.
+    ///
+    /// # Errors
+    /// Those of opening readers; `Limit` when memory is short or the system refuses a thread.
+    pub fn open(sources: &[Arc<Source>], plan: &Plan, options: &io::Options) -> Result<Streamer> {
+        let slots = io::slots(plan.slots, plan.slot_bytes as usize)?;
+        let io::Opened { reader, note } = io::open(sources, &slots, options)?;
+        // What it could not have was said of the reader.
+        let (rows, _) = RowReader::open(sources, options)?;
+        let description = reader.description();
+        let place = |p: &crate::plan::Part| Place {
+            source: p.extent.source,
+            offset: p.extent.offset,
+            len: p.extent.len as usize,
+        };
+        let kept = (0u32..).zip(&plan.parts).filter(|(_, p)| p.home == Home::Memory).map(|(n, _)| n);
+        let numbers: Vec<u32> = kept.collect();
+        let order = Order { outputs: numbers.len(), numbers, cyclic: false };
+        let state = State {
+            order,
+            queue: VecDeque::with_capacity(slots.len()),
+            free: slots,
+            pass: 1,
+            outputs: true,
+            next: (1, 0),
+            closed: false,
+            clock: Clock::default(),
+            patience: PATIENCE,
+        };
+        let shared = Arc::new(Shared {
+            places: plan.parts.iter().map(place).collect(),
+            rows,
+            state: Mutex::new(state),
+            arrived: Condvar::new(),
+            freed: Condvar::new(),
+        });
+        let depth = options.depth;
+        let thread = std::thread::Builder::new()
+            .name("air-stream".into())
+            .spawn({
+                let shared = shared.clone();
+                move || shared.read(reader, depth)
+            })
+            .map_err(|e| Error::Limit(format!("cannot start the thread that reads: {e}")))?;
+        Ok(Streamer { shared, thread: Some(thread), description, note })
+    }
+
+    /// What backends ask for panels.
+    pub fn supply(&self) -> Arc<dyn Supply> {
+        self.shared.clone()
+    }
+
+    /// How it reads, for people.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// What is not as it was hoped for.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// All that is kept has been loaded: from now on the panels that are streamed come, pass after pass. Where there
+    /// are none, the reading ends and the ring's memory goes.
+    pub fn stream(&mut self, plan: &Plan) {
+        let streamed = |outputs: bool| {
+            let parts = (0u32..).zip(&plan.parts);
+            parts.filter(move |(_, p)| p.home == Home::Stream && p.outputs == outputs).map(|(n, _)| n)
+        };
+        let mut numbers: Vec<u32> = streamed(false).collect();
+        let outputs = numbers.len();
+        numbers.extend(streamed(true));
+        if numbers.is_empty() {
+            self.close();
+            return;
+        }
+        let mut state = lock(&self.shared.state);
+        state.order = Order { numbers, outputs, cyclic: true };
+        state.next = (state.pass + 1, 0);
+        drop(state);
+        self.shared.freed.notify_one();
+    }
+
+    /// A pass begins; `outputs` says whether it gives logits.
+    pub fn begin(&self, outputs: bool) {
+        let mut state = lock(&self.shared.state);
+        let state = &mut *state;
+        if state.order.numbers.is_empty() {
+            return;
+        }
+        state.pass += 1;
+        state.outputs = outputs;
+        // What a pass that failed has left.
+        for entry in state.queue.iter_mut().filter(|e| e.pass < state.pass) {
+            match std::mem::replace(&mut entry.content, Content::Dropped) {
+                Content::Ready { slot, .. } => state.free.push(slot),
+                Content::Failed(_) => {}
+                Content::Reading | Content::Dropped => continue,
+            }
+            entry.done = u32::MAX;
+        }
+        state.queue.retain(|e| e.done != u32::MAX);
+        if state.next.0 < state.pass {
+            state.next = (state.pass, 0);
+        }
+        self.shared.freed.notify_one();
+    }
+
+    /// What has been read and waited for since it was opened.
+    pub fn counters(&self) -> Counters {
+        lock(&self.shared.state).clock.counters
+    }
+
+    fn close(&mut self) {
+        lock(&self.shared.state).closed = true;
+        self.shared.freed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has marked the state as closed; those who wait are told.
+            let _ = thread.join();
+        }
+        let mut state = lock(&self.shared.state);
+        state.free = vec![];
+        state.queue = VecDeque::new();
+    }
+}
+
+impl Drop for Streamer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl State {
+    /// The next panel to read, if it is known.
+    fn advance(&mut self) -> Option<Entry> {
+        loop {
+            let (pass, index) = self.next;
+            let wanted = if pass == self.pass && !self.outputs { self.order.outputs } else { self.order.numbers.len() };
+            if index < wanted {
+                if pass > self.pass && index >= self.order.outputs {
+                    return None;
+                }
+                self.next.1 += 1;
+                let number = self.order.numbers[index];
+                return Some(Entry { pass, number, content: Content::Reading, users: 0, done: 0 });
+            }
+            if !self.order.cyclic || pass > self.pass {
+                return None;
+            }
+            self.next = (pass + 1, 0);
+        }
+    }
+
+    fn find(&mut self, number: u32) -> Option<usize> {
+        let pass = self.pass;
+        self.queue.iter().position(|e| e.number == number && e.pass == pass)
+    }
+}
+
+impl Shared {
+    /// The reading thread's life.
+    fn read(&self, mut reader: Box<dyn Reader>, depth: usize) {
+        let _closed = Closed(self);
+        let mut begun: Vec<(Read, Arc<Slot>)> = Vec::with_capacity(depth);
+        loop {
+            let mut state = lock(&self.state);
+            while !state.closed && reader.in_flight() + begun.len() < depth && !state.free.is_empty() {
+                let Some(entry) = state.advance() else { break };
+                let Place { source, offset, len } = self.places[entry.number as usize];
+                // A read is known by its pass and panel: the same panel may be wanted again before a read of it that
+                // was dropped has ended.
+                let tag = entry.pass << 32 | u64::from(entry.number);
+                let slot = state.free.pop().expect("it was just looked at");
+                begun.push((Read { source, offset, len, tag }, slot));
+                state.queue.push_back(entry);
+            }
+            if reader.in_flight() + begun.len() == 0 {
+                if state.closed {
+                    return;
+                }
+                drop(self.freed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                continue;
+            }
+            drop(state);
+            begun.drain(..).for_each(|(read, slot)| reader.submit(read, slot));
+            self.arrive(reader.wait());
+        }
+    }
+
+    fn arrive(&self, done: Done) {
+        let (pass, number) = (done.tag >> 32, done.tag as u32);
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        let is_it = |e: &Entry| e.number == number && e.pass & 0xffff_ffff == pass;
+        let Some(at) = state.queue.iter().position(is_it) else {
+            state.free.push(done.slot);
+            return;
+        };
+        let content = match (&state.queue[at].content, done.result) {
+            (Content::Dropped, _) => {
+                state.free.push(done.slot);
+                state.queue.remove(at);
+                return;
+            }
+            (_, Ok(())) => {
+                state.clock.counters.bytes += self.places[number as usize].len as u64;
+                Content::Ready { slot: done.slot, start: done.start }
+            }
+            (_, Err(e)) => {
+                state.free.push(done.slot);
+                Content::Failed(e)
+            }
+        };
+        state.queue[at].content = content;
+        self.arrived.notify_all();
+    }
+
+    /// Waits for a panel and counts its user.
+    fn acquire(&self, number: u32) -> Result<(Arc<Slot>, usize)> {
+        let mut state = lock(&self.state);
+        let mut waits = false;
+        let found = loop {
+            let at = state.find(number);
+            match at.map(|at| &state.queue[at].content) {
+                Some(Content::Ready { slot, start }) => {
+                    let found = (slot.clone(), *start);
+                    state.queue[at.expect("it was found")].users += 1;
+                    break Ok(found);
+                }
+                Some(Content::Failed(e)) => break Err(e.clone()),
+                _ if state.closed => break Err(Error::Engine("the thread that reads weights has ended".into())),
+                _ => {}
+            }
+            if !waits {
+                waits = true;
+                state.clock.wait();
+            }
+            let patience = state.patience;
+            let answer = self.arrived.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+            state = answer.0;
+            if answer.1.timed_out() {
+                break Err(self.lost(number, patience));
+            }
+        };
+        if waits {
+            state.clock.go();
+        }
+        found
+    }
+
+    fn lost(&self, number: u32, patience: Duration) -> Error {
+        let Place { offset, len, .. } = self.places[number as usize];
+        let seconds = patience.as_secs_f64();
+        Error::Engine(format!("the drive has not answered for {seconds} s (a read of {len} bytes at {offset})"))
+    }
+
+    fn release(&self, number: u32, uses: u32) {
+        let mut state = lock(&self.state);
+        let Some(at) = state.find(number) else { return };
+        let entry = &mut state.queue[at];
+        entry.users -= 1;
+        entry.done += 1;
+        if entry.done >= uses
+            && let Some(Entry { content: Content::Ready { slot, .. }, .. }) = state.queue.remove(at)
+        {
+            state.free.push(slot);
+            drop(state);
+            self.freed.notify_one();
+        }
+    }
+}
+
+impl Supply for Shared {
+    fn panel(&self, number: u32, uses: u32, f: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let (slot, start) = self.acquire(number)?;
+        let lease = Lease { shared: self, number, uses, slot: Some(slot) };
+        f(&lease.bytes()[start..start + self.places[number as usize].len]);
+        Ok(())
+    }
+
+    fn bytes(&self, number: u32, at: usize, out: &mut [u8]) -> Result<()> {
+        let place = self.places[number as usize];
+        self.rows.read(place.source, place.offset + at as u64, out)
+    }
+}
+
+/// A panel in use; given back also where its user panics.
+struct Lease<'a> {
+    shared: &'a Shared,
+    number: u32,
+    uses: u32,
+    slot: Option<Arc<Slot>>,
+}
+
+impl Lease<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.slot.as_ref().map_or(&[], |slot| slot.bytes())
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        // Before the place may be filled again: whoever fills it must hold it alone.
+        self.slot = None;
+        self.shared.release(self.number, self.uses);
+    }
+}
+
+/// However the reading thread ends, those who wait for it are told.
+struct Closed<'a>(&'a Shared);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).closed = true;
+        self.0.arrived.notify_all();
+    }
+}

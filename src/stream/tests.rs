@@ -1,0 +1,208 @@
+//! Panels of small files through small rings, on drives that fail.
+
+use super::*;
+use crate::format::Extent;
+use crate::hal::Panel;
+use crate::plan::{Needs, Part};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Byte `i` of panel `n`.
+fn byte(n: usize, i: usize) -> u8 {
+    (n * 31 + i * 7 + i / 256) as u8
+}
+
+/// Bytes of panel `n`.
+fn len(n: usize) -> usize {
+    3000 + n * 517 % 2000
+}
+
+/// A file of panels with these homes (and whether only outputs use them), and its plan.
+fn model(homes: &[(Home, bool)], slots: usize) -> (tempfile::NamedTempFile, Vec<Arc<Source>>, Plan) {
+    let mut bytes = vec![];
+    let mut parts = vec![];
+    for (n, &(home, outputs)) in homes.iter().enumerate() {
+        let extent = Extent { source: 0, offset: bytes.len() as u64, len: len(n) as u64 };
+        bytes.extend((0..len(n)).map(|i| byte(n, i)));
+        parts.push(Part { unit: 0, extent, outputs, home });
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let sources = vec![Arc::new(Source::open(file.path()).unwrap())];
+    let panels: Vec<Panel> = vec![];
+    let slot_bytes = 5000 + 2 * 4096;
+    let plan = Plan { panels: vec![panels], parts, slots, slot_bytes, needs: Needs::default(), budget: 0, kept: 0 };
+    (file, sources, plan)
+}
+
+fn options(kind: &str, faults: &str) -> io::Options {
+    let faults = (!faults.is_empty()).then(|| Arc::new(io::Faults::parse(faults).unwrap()));
+    io::Options { kind: io::Kind::named(kind).unwrap(), depth: 3, faults }
+}
+
+/// Reads a panel and compares every byte.
+fn take(supply: &dyn Supply, n: usize, uses: u32) -> Result<()> {
+    let mut seen = 0;
+    supply.panel(n as u32, uses, &mut |bytes| {
+        assert!(bytes.iter().enumerate().all(|(i, &b)| b == byte(n, i)), "panel {n} has other bytes");
+        seen = bytes.len();
+    })?;
+    assert_eq!(seen, len(n));
+    Ok(())
+}
+
+const M: (Home, bool) = (Home::Memory, false);
+const S: (Home, bool) = (Home::Stream, false);
+const O: (Home, bool) = (Home::Stream, true);
+const D: (Home, bool) = (Home::Drive, false);
+
+/// Panels of a pass, in order.
+fn streamed(homes: &[(Home, bool)], outputs: bool) -> Vec<usize> {
+    let of = |o: bool| (0..homes.len()).filter(move |&n| homes[n] == (Home::Stream, o));
+    of(false).chain(of(true).filter(|_| outputs)).collect()
+}
+
+#[test]
+fn passes_bring_every_panel_whatever_the_ring_and_the_reader() {
+    let homes = [D, M, S, O, S, M, S, S, M, O, S];
+    for kind in io::KINDS.iter().map(|k| k.0) {
+        for slots in [1, 2, 3, 40] {
+            let (_file, sources, plan) = model(&homes, slots);
+            let mut streamer = Streamer::open(&sources, &plan, &options(kind, "")).unwrap();
+            let supply = streamer.supply();
+            (0..homes.len()).filter(|&n| homes[n] == M).for_each(|n| take(&*supply, n, 1).unwrap());
+            streamer.stream(&plan);
+            for outputs in [true, false, false, true, true] {
+                streamer.begin(outputs);
+                for n in streamed(&homes, outputs) {
+                    take(&*supply, n, 2).unwrap();
+                    take(&*supply, n, 2).unwrap();
+                }
+            }
+            let mut row = [0; 10];
+            supply.bytes(0, 100, &mut row).unwrap();
+            assert!(row.iter().enumerate().all(|(i, &b)| b == byte(0, 100 + i)));
+        }
+    }
+}
+
+#[test]
+fn threads_share_panels_and_take_turns() {
+    let homes = [S; 30];
+    let (_file, sources, plan) = model(&homes, 4);
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/9,short/5,eintr/7")).unwrap();
+    let supply = streamer.supply();
+    streamer.stream(&plan);
+    for _ in 0..20 {
+        streamer.begin(true);
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < 3 * homes.len()) {
+                        take(&*supply, i / 3, 3).unwrap();
+                    }
+                });
+            }
+        });
+    }
+    let counters = streamer.counters();
+    let pass: usize = (0..homes.len()).map(len).sum();
+    // The ring may hold panels of the next pass.
+    assert!((20 * pass..=20 * pass + 4 * 5000).contains(&(counters.bytes as usize)), "{counters:?}");
+}
+
+/// Each read of a short run fails once: the pass that needed it ends with an error that names the file, or all its
+/// panels are right; the next pass is right.
+#[test]
+fn a_read_that_fails_is_the_error_of_its_pass_alone() {
+    let homes = [S, M, S, S, O, S];
+    let count = |fault: &str| {
+        let (file, sources, plan) = model(&homes, 2);
+        let opened = Streamer::open(&sources, &plan, &options("pread", fault));
+        let mut failures = vec![];
+        let mut streamer = match opened {
+            Ok(streamer) => streamer,
+            Err(e) => return vec![e.to_string()],
+        };
+        let supply = streamer.supply();
+        if let Err(e) = take(&*supply, 1, 1) {
+            return vec![e.to_string()];
+        }
+        streamer.stream(&plan);
+        for _ in 0..6 {
+            streamer.begin(true);
+            let pass = streamed(&homes, true).into_iter().try_for_each(|n| take(&*supply, n, 1));
+            failures.extend(pass.err().map(|e| e.to_string()));
+        }
+        let name = file.path().display().to_string();
+        assert!(failures.iter().all(|f| f.contains(&name)), "{failures:?}");
+        failures
+    };
+    for k in 1..25 {
+        let failures = count(&format!("eio@{k}"));
+        assert!(failures.len() <= 1, "read {k}: {failures:?}");
+        assert_eq!(count(&format!("short@{k},eagain@{},eintr@{}", k + 1, k + 3)), Vec::<String>::new());
+    }
+    assert!((1..25).any(|k| !count(&format!("eio@{k}")).is_empty()));
+}
+
+#[test]
+fn a_pass_that_is_given_up_leaves_nothing_behind() {
+    let homes = [S, S, S, S, S, O];
+    for slots in [2, 3, 6, 20] {
+        let (_file, sources, plan) = model(&homes, slots);
+        let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/2")).unwrap();
+        let supply = streamer.supply();
+        streamer.stream(&plan);
+        for given_up in 0..homes.len() {
+            streamer.begin(true);
+            streamed(&homes, true).into_iter().take(given_up).for_each(|n| take(&*supply, n, 1).unwrap());
+            // One of several uses, then no more.
+            take(&*supply, given_up, 2).unwrap();
+            streamer.begin(given_up % 2 == 0);
+            streamed(&homes, given_up % 2 == 0).into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_user_that_panics_gives_its_panel_back() {
+    let homes = [S, S, S];
+    let (_file, sources, plan) = model(&homes, 1);
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "")).unwrap();
+    let supply = streamer.supply();
+    streamer.stream(&plan);
+    streamer.begin(true);
+    let panics = std::panic::AssertUnwindSafe(|| supply.panel(0, 1, &mut |_| panic!("told to")));
+    assert!(std::panic::catch_unwind(panics).is_err());
+    take(&*supply, 1, 1).unwrap();
+}
+
+#[test]
+fn a_drive_that_is_silent_is_an_error_and_no_hang() {
+    let (_file, sources, plan) = model(&[S, S], 1);
+    let mut streamer = Streamer::open(&sources, &plan, &options("pread", "")).unwrap();
+    lock(&streamer.shared.state).patience = Duration::from_millis(30);
+    let supply = streamer.supply();
+    streamer.stream(&plan);
+    streamer.begin(true);
+    // The only place is held by the first panel, so the second cannot come.
+    take(&*supply, 0, 2).unwrap();
+    let silent = Shared::acquire(&streamer.shared, 1).map(|_| ()).unwrap_err();
+    assert!(silent.to_string().contains("has not answered"), "{silent}");
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_an_error_that_says_so() {
+    let homes = [S; 40];
+    let (file, sources, plan) = model(&homes, 2);
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "")).unwrap();
+    let supply = streamer.supply();
+    streamer.stream(&plan);
+    streamer.begin(true);
+    (0..homes.len()).for_each(|n| take(&*supply, n, 1).unwrap());
+    file.as_file().set_len(100).unwrap();
+    streamer.begin(true);
+    let failed = (0..homes.len()).try_for_each(|n| take(&*supply, n, 1)).unwrap_err().to_string();
+    assert!(failed.contains("truncated"), "{failed}");
+}

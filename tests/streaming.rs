@@ -1,0 +1,153 @@
+//! Models that are larger than their memory: the same bits as resident ones, on every reader and on drives that fail.
+
+use air_rs::config::Size;
+use air_rs::engine::{Chunk, Engine, Event, LoadOptions, Outputs, Request, Runner, load};
+use air_rs::error::Error;
+use air_rs::format::{Catalogue, gguf};
+use air_rs::io;
+use air_rs::sample::Params;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Budgets count what the process has, so one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn catalogue() -> Catalogue {
+    gguf::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/demo.gguf")).unwrap()
+}
+
+fn options(budget: Option<u64>, kind: &str, faults: &str) -> LoadOptions {
+    let faults = (!faults.is_empty()).then(|| Arc::new(io::Faults::parse(faults).unwrap()));
+    LoadOptions {
+        context: Some(128),
+        max_sequences: 2,
+        max_rows: 24,
+        ram_budget: budget.map(Size::Bytes),
+        reader: io::Options { kind: io::Kind::named(kind).unwrap(), faults, ..io::Options::default() },
+        ..LoadOptions::default()
+    }
+}
+
+/// The smallest budget that works now, in bytes, as the refusal of a smaller one names it.
+fn smallest() -> u64 {
+    let Err(Error::Limit(text)) = load(&catalogue(), &options(Some(1), "auto", ""), &mut |_, _| ()) else {
+        panic!("a byte was enough")
+    };
+    let mib = text.split("smallest that works is ").nth(1).unwrap().split(' ').next().unwrap();
+    // The process itself grows a little between one load and the next.
+    (mib.parse::<u64>().unwrap() + 1) << 20
+}
+
+fn bits(runner: &mut Runner) -> Vec<u32> {
+    runner.logits().iter().map(|x| x.to_bits()).collect()
+}
+
+/// Prompts in chunks with and without logits, two sequences, single tokens.
+fn history(runner: &mut Runner) -> Vec<u32> {
+    let (a, b) = (runner.kv().create(), runner.kv().create());
+    let tokens: Vec<u32> = (0..40).map(|i| 3 + i * 5 % 60).collect();
+    let mut seen = vec![];
+    let chunk = |seq, tokens, outputs| Chunk { seq, tokens, outputs };
+    for chunks in [
+        vec![chunk(a, &tokens[..24], Outputs::None)],
+        vec![chunk(a, &tokens[24..30], Outputs::Last), chunk(b, &tokens[..11], Outputs::None)],
+        vec![chunk(a, &tokens[30..31], Outputs::Last), chunk(b, &tokens[11..12], Outputs::Last)],
+        vec![chunk(b, &tokens[12..30], Outputs::All)],
+        vec![chunk(a, &tokens[31..32], Outputs::Last)],
+    ] {
+        runner.run(chunks).unwrap();
+        seen.extend(bits(runner));
+    }
+    seen
+}
+
+#[test]
+fn streamed_weights_give_the_bits_of_resident_ones() {
+    let _alone = alone();
+    let mut resident = load(&catalogue(), &options(None, "auto", ""), &mut |_, _| ()).unwrap().1;
+    assert!(!resident.plan().streams());
+    let want = history(&mut resident);
+    for kind in io::KINDS.iter().map(|k| k.0) {
+        for (more, faults) in [(0, ""), (1, "delay/7,short/5,eagain/6,eintr/6,seed=3"), (1, "no-direct")] {
+            let options = options(Some(smallest() + (more << 20)), kind, faults);
+            let mut runner = load(&catalogue(), &options, &mut |_, _| ()).unwrap().1;
+            assert!(runner.plan().streamed() > 0, "{more}");
+            assert!(history(&mut runner) == want, "{kind} {faults}");
+            let counters = runner.stream().counters();
+            assert!(counters.bytes > 4 * runner.plan().streamed(), "{counters:?}");
+        }
+    }
+}
+
+/// The bytes of the embedded model take the same way.
+#[test]
+fn a_model_in_memory_can_be_streamed_too() {
+    let _alone = alone();
+    let demo = air_rs::engine::demo().unwrap();
+    let want = history(&mut load(&demo, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1);
+    let mut streamed = load(&demo, &options(Some(smallest()), "auto", ""), &mut |_, _| ()).unwrap().1;
+    assert!(streamed.plan().streams() && history(&mut streamed) == want);
+}
+
+/// Each read fails, alone or with the 200 after it: loading or the request ends with an error that names the file, or the
+/// text is the right one, and the engine goes on.
+#[test]
+fn a_drive_that_fails_once_never_gives_wrong_text() {
+    let _alone = alone();
+    let sampling = Params { temperature: 0.0, ..Params::default() };
+    let request = || Request {
+        prompt: vec![5, 9, 12, 30],
+        max_tokens: 3,
+        ignore_eos: true,
+        sampling: sampling.clone(),
+        ..Request::default()
+    };
+    let answer = |engine: &Engine| -> Result<Vec<u32>, Error> {
+        let mut ids = vec![];
+        for event in engine.submit(request()).unwrap() {
+            if let Event::Token(token) = event? {
+                ids.push(token.id);
+            }
+        }
+        Ok(ids)
+    };
+    let budget = smallest();
+    let start = |faults: &str| Engine::load(&catalogue(), &options(Some(budget), "auto", faults), &mut |_, _| ());
+    let want = answer(&start("").unwrap()).unwrap();
+    let (mut failed_loads, mut failed_requests) = (0, 0);
+    for call in (1..150).step_by(3) {
+        let row: Vec<String> = (call..call + 200).map(|n| format!("eio@{n}")).collect();
+        for faults in [row[0].clone(), row.join(",")] {
+            let engine = match start(&faults) {
+                Ok(engine) => engine,
+                Err(e) => {
+                    assert!(e.to_string().contains("demo.gguf"), "{e}");
+                    failed_loads += 1;
+                    continue;
+                }
+            };
+            for _ in 0..2 {
+                match answer(&engine) {
+                    Ok(ids) => assert_eq!(ids, want, "call {call}"),
+                    Err(e) => {
+                        assert!(e.to_string().contains("demo.gguf"), "{e}");
+                        failed_requests += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(failed_loads > 0 && failed_requests > 0, "{failed_loads} {failed_requests}");
+}
+
+#[test]
+fn the_interpreter_needs_all_its_memory() {
+    let _alone = alone();
+    let options = LoadOptions { exact: true, ..options(Some(smallest()), "auto", "") };
+    let refused = load(&catalogue(), &options, &mut |_, _| ()).err().unwrap().to_string();
+    assert!(refused.contains("cannot be streamed here"), "{refused}");
+}

@@ -5,6 +5,9 @@
 //! other. What no window serves well (a half between words, a row of a few bytes) is copied unit by unit.
 //! Which windows a format takes follows from its fields, once for a matrix; windows lie inside the block, so nothing
 //! behind a row is read. The last window of a long field may repeat words of the one before it.
+//!
+//! Processors do not follow sixteen short streams at once by themselves, so while a group is moved the bytes behind it
+//! are asked for, to the second-level cache: the next group, wherever groups are taken one after the other.
 
 use super::simd::{LANES, Simd};
 use crate::quant::Field;
@@ -82,6 +85,7 @@ fn place(steps: &mut Vec<Step>, at: usize, word: Word, block_bytes: usize) {
 #[inline(always)]
 pub fn interleave<S: Simd>(s: S, steps: &[Step], period: usize, rows: &[u8], group: &mut [u8]) {
     let stride = rows.len() / LANES;
+    let mut next = rows.len();
     for (column, out) in group.chunks_exact_mut(period * LANES).enumerate() {
         let first = column * period;
         for step in steps {
@@ -90,6 +94,7 @@ pub fn interleave<S: Simd>(s: S, steps: &[Step], period: usize, rows: &[u8], gro
                     let (from, mut i) = (first + from, 0);
                     loop {
                         let words = s.load_rows(rows, from + i, stride);
+                        next = ask(s, rows, next);
                         let to = (to + i) * LANES;
                         for (w, word) in words.into_iter().enumerate() {
                             if halves {
@@ -106,6 +111,7 @@ pub fn interleave<S: Simd>(s: S, steps: &[Step], period: usize, rows: &[u8], gro
                 }
                 Step::Window { from, words } => {
                     let loaded = s.load_rows(rows, first + from, stride);
+                    next = ask(s, rows, next);
                     for (word, loaded) in words.into_iter().zip(loaded) {
                         match word {
                             Word::Skip => {}
@@ -122,6 +128,15 @@ pub fn interleave<S: Simd>(s: S, steps: &[Step], period: usize, rows: &[u8], gro
             }
         }
     }
+}
+
+/// Asks for as many bytes as a window of sixteen rows has, `next` behind the start of `rows`.
+#[inline(always)]
+fn ask<S: Simd>(s: S, rows: &[u8], next: usize) -> usize {
+    for line in 0..WINDOW * LANES / 64 {
+        s.prefetch_second(rows, next + line * 64);
+    }
+    next + WINDOW * LANES
 }
 
 /// Copies one unit of each row.

@@ -286,4 +286,9 @@ impl Simd for Avx2 {
         // A prefetch never faults, whatever the address.
         intrinsic!(_mm_prefetch::<_MM_HINT_T0>(p.as_ptr().wrapping_add(ahead).cast()))
     }
+    #[inline(always)]
+    fn prefetch_second(self, p: &[u8], ahead: usize) {
+        // As above.
+        intrinsic!(_mm_prefetch::<_MM_HINT_T1>(p.as_ptr().wrapping_add(ahead).cast()))
+    }
 }

@@ -125,6 +125,8 @@ pub trait Simd: Copy {
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I;
     /// Asks for the cache line that lies `ahead` bytes behind the start of `p`, wherever that is.
     fn prefetch(self, p: &[u8], ahead: usize);
+    /// The same, no nearer than the second-level cache.
+    fn prefetch_second(self, p: &[u8], ahead: usize);
 
     /// Sixteen signed weight bytes quads as `dot_signed` wants them.
     #[inline(always)]

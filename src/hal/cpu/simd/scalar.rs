@@ -226,4 +226,6 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn prefetch(self, _: &[u8], _: usize) {}
+    #[inline(always)]
+    fn prefetch_second(self, _: &[u8], _: usize) {}
 }

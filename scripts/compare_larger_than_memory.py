@@ -17,10 +17,10 @@ depth as `air probe` says, measured before each pair. Bytes that were really rea
 cgroup was charged in one more run of air, with the same budget under a limit four times as high.
 
 A run can be ended and continued: with `--json FILE`, what is known is kept after each pair, and `--continue` takes what
-is missing; `--seconds N` ends in good order when the time is over. Progress goes to stderr, Markdown to stdout.
+is missing; `--seconds N` begins no other step after so long. Progress goes to stderr, Markdown to stdout.
 
-Needs root or a delegated cgroup, fio, what compare_llama_cpp.py needs, and 9 GB in $AIR_ORACLES (28 GB for the mixture
-of experts, which is taken with `--models moe` or `all`).
+Needs root or a delegated cgroup, fio, what compare_llama_cpp.py needs, and 9 GB in $AIR_ORACLES. The mixture of experts
+is taken with `--models moe` and needs 19 GB; `moe-quarter` is a quarter of its layers under a quarter of its budget.
 The parts are in scripts/compare: `streamed` the rows and one run, `limit` the cgroup, `drive` fio, `larger_table` the
 output.
 """
@@ -56,6 +56,7 @@ GROUPS = {
     # Slow ones have fewer pairs, which the table says.
     "8b": decode("llama-3.1-8b", "Q4_K_M", answer=6, pairs=3),
     "moe": [Row("qwen3-30b-a3b", "Q4_K_M", 4e9, "decode", answer=12, pairs=3)],
+    "moe-quarter": [Row("qwen3-30b-a3b", "Q4_K_M", 1e9, "decode", answer=16, pairs=5, layers=12)],
 }
 QUICK = decode(*SMALL, answer=10, pairs=3, shares=[0.6, 0.4])
 
@@ -68,7 +69,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two rows, three pairs")
     parser.add_argument("--models", nargs="+", choices=[*GROUPS, "all"], default=["1.5b", "3b", "8b"], metavar="MODEL",
-                        help="1.5b 3b 8b moe, or all [default: the dense ones]")
+                        help="1.5b 3b 8b moe moe-quarter, or all [default: the dense ones]")
     parser.add_argument("--pairs", type=int, help="runs of each [default: 5, of slow rows 3]")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="of both [default: all cores]")
@@ -120,40 +121,68 @@ class Run:
         return time.monotonic() - self.start > self.args.seconds
 
     def row(self, row, path):
-        """Whether the row is complete, which it is not when the time is over."""
-        args = self.args
+        """Takes a row's steps that are missing; whether it is complete, which it is not when the time is over."""
+        if row.name() not in self.result["rows"]:
+            log(f"{row.name()} ({row.limit(path) / 1e9:.2f} GB):")
         kept = self.result["rows"].setdefault(row.name(), {
             "model": row.model(), "budget": row.at(), "what": row.what(), "limit": row.limit(path),
-            "pass": row.rows_of_pass(), "pairs": args.pairs or row.pairs, "fio": [], "air": [], "llama_cpp": [],
+            "pass": row.rows_of_pass(), "pairs": self.args.pairs or row.pairs, "tried": {}, "failed": [],
+            "fio": [], "air": [], "llama_cpp": [],
         })
-        if "setting" not in kept:
-            log(f"{row.name()} ({kept['limit'] / 1e9:.2f} GB), after {time.monotonic() - self.start:.0f} s:")
-            kept["drive"] = drive.probed(args, path)
-            drive.read_whole(path, kept["drive"])
-            # Earlier rows of a model have a larger budget.
-            failed = {tuple(x) for r in self.result["rows"].values() if r["model"] == row.model()
-                      for x in r.get("failed", [])}
-            kept["setting"], kept["tried"] = streamed.best_setting(args, row, path, failed, log)
-            kept["failed"] = sorted(failed)
-            self.save()
-        while len(kept["air"]) < kept["pairs"]:
+        for step in self.steps(row, path, kept):
             if self.over():
                 return False
-            kept["fio"].append(drive.speed(path, kept["drive"], len(kept["fio"])))
-            ours = streamed.run_air(args, row, path, kept["limit"])
-            theirs = streamed.run_peer(args, row, path, kept["setting"])
-            kept["report"] = ours.pop("report")
-            self.result["peer"] |= theirs.pop("about")
-            kept["air"].append(ours)
-            kept["llama_cpp"].append(theirs)
-            self.save()
-            log(f"  {ours['tps']:.2f} against {theirs['tps']:.2f} tok/s")
-        if "peak" not in kept:
-            if self.over():
-                return False
-            kept["peak"] = streamed.run_air(args, row, path, kept["limit"] * streamed.ABOVE)["peak"]
+            step()
             self.save()
         return True
+
+    def steps(self, row, path, kept):
+        """What is missing of a row, each to be taken before the next is asked for."""
+        if "drive" not in kept:
+            yield lambda: self.drive(path, kept)
+        for setting in streamed.settings(row):
+            if streamed.setting_name(setting) not in kept["tried"] and not self.hopeless(row, setting):
+                yield lambda: self.trial(row, path, kept, setting)
+        while len(kept["air"]) < kept["pairs"]:
+            yield lambda: self.pair(row, path, kept)
+        if "peak" not in kept:
+            yield lambda: self.peak(row, path, kept)
+
+    def peak(self, row, path, kept):
+        kept["peak"] = streamed.run_air(self.args, row, path, kept["limit"] * streamed.ABOVE)["peak"]
+
+    def drive(self, path, kept):
+        kept["drive"] = drive.probed(self.args, path)
+        drive.read_whole(path, kept["drive"])
+
+    def hopeless(self, row, setting):
+        """Whether loading so has failed already: rows of a model go from larger budgets to smaller ones."""
+        same = [r for r in self.result["rows"].values() if r["model"] == row.model()]
+        return any(list(setting[:2]) in r["failed"] for r in same)
+
+    def trial(self, row, path, kept, setting):
+        tps = streamed.try_setting(self.args, row, path, setting, max(kept["tried"].values(), default=None))
+        name = streamed.setting_name(setting)
+        if tps is None:
+            kept["failed"].append(list(setting[:2]))
+            log(f"  llama.cpp cannot with {name}")
+        else:
+            kept["tried"][name] = tps
+            log(f"  llama.cpp with {name}: {tps:.2f} tok/s")
+
+    def pair(self, row, path, kept):
+        settings = {streamed.setting_name(s): s for s in streamed.settings(row)}
+        if not kept["tried"]:
+            raise SystemExit(f"llama.cpp runs with no setting under {kept['limit'] / 1e9:.2f} GB")
+        kept["setting"] = max(kept["tried"], key=kept["tried"].get)
+        kept["fio"].append(drive.speed(path, kept["drive"], len(kept["fio"])))
+        ours = streamed.run_air(self.args, row, path, kept["limit"])
+        theirs = streamed.run_peer(self.args, row, path, settings[kept["setting"]])
+        kept["report"] = ours.pop("report")
+        self.result["peer"] |= theirs.pop("about")
+        kept["air"].append(ours)
+        kept["llama_cpp"].append(theirs)
+        log(f"  {ours['tps']:.2f} against {theirs['tps']:.2f} tok/s")
 
 
 def main():
@@ -168,7 +197,7 @@ def main():
     groups = GROUPS if "all" in args.models else args.models
     rows = QUICK if args.quick else [row for group in groups for row in GROUPS[group]]
     for row in rows:
-        if not run.row(row, synthetic(args, row.shape, row.quant)[0]):
+        if not run.row(row, synthetic(args, row.shape, row.quant, layers=row.layers)[0]):
             log("the time is over; --continue takes the rest")
             sys.exit(3)
     run.save()

@@ -17,8 +17,8 @@ def probed(args, model):
     run = subprocess.run([args.air, "probe", "--json", model], capture_output=True, text=True)
     if run.returncode != 0:
         return {"block": BLOCK, "depth": DEPTH, "by": "default"}
-    found = json.loads(run.stdout)
-    return {"block": found["block"], "depth": found["depth"], "by": "air probe"}
+    best = json.loads(run.stdout)["best"]
+    return {"block": best["block_bytes"], "depth": best["depth"], "by": "air probe"}
 
 
 def fio(model, shape, *more):

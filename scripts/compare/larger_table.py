@@ -2,7 +2,6 @@
 
 import statistics
 
-from .streamed import setting_name
 from .table import rows, spread
 
 median = statistics.median
@@ -72,7 +71,7 @@ def speeds(result):
 
 def setting(row):
     failed = [f"{load}{', repacked' if repack else ''}" for load, repack in row["failed"]]
-    return setting_name(row["setting"]) + (f" (failed: {'; '.join(failed)})" if failed else "")
+    return row["setting"] + (f" (failed: {'; '.join(failed)})" if failed else "")
 
 
 def traffic(result):

@@ -20,14 +20,18 @@ def prepare(args):
         subprocess.run([ROOT / "scripts/fetch_oracles.sh", "--llama"], check=True, stdout=sys.stderr)
 
 
-def synthetic(args, shape, quant, longest=0):
-    """The file of a model of random weights, made unless it is there, whole and of such a context; its context."""
+def synthetic(args, shape, quant, longest=0, layers=None):
+    """The file of a model of random weights, made unless it is there, whole and of such a context; its context.
+
+    With `layers`, only so many of them.
+    """
     folder = CACHE / "synthetic"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{shape}-{quant}.gguf"
+    path = folder / f"{shape}{f'-{layers}-layers' if layers else ''}-{quant}.gguf"
     # Opening checks that every tensor lies within the file.
     if not (context := length(args, path)) or context < longest:
         command = [args.air, "synth", shape, "--quant", quant, "--force", "-o", path]
+        command += ["--layers", str(layers)] if layers else []
         subprocess.run(command, check=True, stdout=sys.stderr)
         os.sync()
         context = length(args, path)

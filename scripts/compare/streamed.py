@@ -27,9 +27,10 @@ class Row:
     batch: int = 1
     context: int = 512
     pairs: int = 5
+    layers: object = None  # only so many, where not all
 
     def model(self):
-        return f"{self.shape} {self.quant}"
+        return f"{self.shape}{f', {self.layers} layers,' if self.layers else ''} {self.quant}"
 
     def limit(self, path):
         return int(self.budget if self.budget > 1 else self.budget * os.path.getsize(path))
@@ -102,30 +103,16 @@ def settings(row):
     return [("mmap", 0, 512), ("mmap", 1, 512), ("direct", 0, 512)]
 
 
-def best_setting(args, row, path, failed, log):
-    """(the fastest for llama.cpp in short trials, tok/s of each).
-
-    What fails is added to `failed`, by its load and repacking: it would fail with less memory too.
-    """
-    speeds, patience = {}, PATIENCE
-    for setting in settings(row):
-        if setting[:2] in failed:
-            continue
-        try:
-            trial = run_peer(args, row.short(), path, setting, patience)
-        except Lost as lost:
-            log(f"  llama.cpp with {setting_name(setting)} {lost.why}")
-            failed.add(setting[:2])
-            continue
-        speeds[setting] = trial["tps"]
-        log(f"  llama.cpp with {setting_name(setting)}: {trial['tps']:.2f} tok/s")
-        # Three times as long as the first setting, and a little: more is no candidate.
-        short = row.short()
-        tokens = short.prompt if short.figure == "prefill" else (short.answer + 1) * short.batch
-        patience = min(PATIENCE, 20 + 3 * tokens / max(speeds.values()))
-    if not speeds:
-        raise SystemExit(f"llama.cpp runs with no setting under {row.limit(path) / 1e9:.2f} GB")
-    return max(speeds, key=speeds.get), {setting_name(s): tps for s, tps in speeds.items()}
+def try_setting(args, row, path, setting, best):
+    """Tokens per second of a short run; None where it is killed or hangs. `best` is the best so far, or None."""
+    short = row.short()
+    tokens = short.prompt if short.figure == "prefill" else (short.answer + 1) * short.batch
+    # Three times as long as the best, and a little: more is no candidate.
+    patience = min(PATIENCE, 20 + 3 * tokens / best) if best else PATIENCE
+    try:
+        return run_peer(args, short, path, setting, patience)["tps"]
+    except Lost:
+        return None
 
 
 def setting_name(setting):

@@ -44,7 +44,10 @@ impl Limits {
         Limits {
             memory: memory(&counts),
             arithmetic: told("arithmetic", arithmetic),
-            drive: told("drive", drive).flatten().map(|probed| probed.best),
+            drive: told("drive", drive).flatten().map(|probed| {
+                probed.note.iter().for_each(output::note);
+                probed.best
+            }),
             cache: cache(),
         }
     }
@@ -91,7 +94,7 @@ impl Limits {
         }));
         rows.extend(self.drive.as_ref().map(|d| {
             let block = human::bytes(d.block as u64);
-            ("drive gives", format!("{} (direct reads of {block}, {} at once)", rate(d.rate), d.depth))
+            ("drive gives", format!("{} (reads of {block}, {} at once)", rate(d.rate), d.depth))
         }));
         rows
     }

@@ -1,9 +1,10 @@
 //! What the drive gives, and which reads get it: block size and number of reads at once.
 //!
 //! More at once is not better on every drive, nor are larger blocks, so it is tried on the very file: first how many
-//! reads of 1 MiB at once, then which block. Tries are short, alternate, and each goes on where the last one ended,
-//! because drives cache too; the median of a candidate's tries counts. Of those that are as fast within 2% the smallest
-//! depth wins, and 1 MiB, because both need the least memory. What was found is kept for a week.
+//! reads of 1 MiB at once, then which block. Tries are short and alternate, and each goes on where the last one ended,
+//! because drives cache too. What else runs on the machine only slows a try, so the best ones count, but not the very
+//! best: one burst is not what a drive gives. Of those that are as fast within 2% the smallest depth wins, and 1 MiB,
+//! because both need the least memory; that one is tried longer. What was found is kept for a week.
 
 mod cache;
 
@@ -24,10 +25,11 @@ const DEPTHS: [usize; 6] = [1, 2, 4, 8, 16, 32];
 const MOST_MEMORY: usize = 64 << 20;
 /// Time of a try, at least: all reads that were begun are waited for.
 const TIME: Duration = Duration::from_millis(25);
-/// Tries of each candidate.
-const ROUNDS: usize = 3;
-/// After the first round, who is slower than the best by more than this is not tried again.
-const HOPE: f64 = 0.75;
+/// Tries of each candidate, and more of the chosen one.
+const ROUNDS: usize = 4;
+const MORE: usize = 6;
+/// Slow drives are tried less: no round begins later than this.
+const LONGEST: Duration = Duration::from_millis(500);
 /// What is not faster by more than this is as fast.
 const ALIKE: f64 = 0.98;
 /// Smaller files say nothing.
@@ -36,7 +38,7 @@ pub const SMALLEST: u64 = 64 << 20;
 /// A way of reading a file and what it gives.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drive {
-    /// Bytes per second: the median of the tries.
+    /// Bytes per second: the second best try.
     pub rate: f64,
     /// Bytes of a read.
     pub block: usize,
@@ -105,6 +107,20 @@ fn best(tried: &[Drive]) -> Option<Drive> {
     alike.min_by_key(least).copied()
 }
 
+/// A candidate and its tries.
+struct Tries {
+    block: usize,
+    depth: usize,
+    rates: Vec<f64>,
+}
+
+impl Tries {
+    /// In whole bytes, which are the same after being remembered.
+    fn drive(&self) -> Drive {
+        Drive { rate: second_best(&self.rates).round(), block: self.block, depth: self.depth }
+    }
+}
+
 /// The tries on a file.
 struct Search<'a> {
     source: &'a Arc<Source>,
@@ -121,34 +137,37 @@ impl<'a> Search<'a> {
         Ok(search)
     }
 
-    /// Depths with the usual block, then blocks with the depth that was best.
+    /// Depths with the usual block, then blocks with the depth that was best, then the best of all.
     fn run(mut self) -> Result<Vec<Drive>> {
-        let mut tried = self.compare(&DEPTHS.map(|depth| (USUAL_BLOCK, depth)))?;
-        let depth = best(&tried).map_or(1, |d| d.depth);
-        let blocks = BLOCKS.map(|block| (block, depth));
-        let fitting: Vec<_> = blocks.into_iter().filter(|(block, depth)| block * depth <= MOST_MEMORY).collect();
-        tried.extend(self.compare(&fitting)?);
-        Ok(tried)
+        let candidate = |block, depth| Tries { block, depth, rates: vec![] };
+        let drives = |tries: &[Tries]| -> Vec<Drive> { tries.iter().map(Tries::drive).collect() };
+        let mut tries: Vec<Tries> = DEPTHS.iter().map(|&depth| candidate(USUAL_BLOCK, depth)).collect();
+        self.alternate(&mut tries, ROUNDS)?;
+        let depth = best(&drives(&tries)).map_or(1, |d| d.depth);
+        let blocks = BLOCKS.iter().filter(|&block| block * depth <= MOST_MEMORY);
+        let mut more: Vec<Tries> = blocks.map(|&block| candidate(block, depth)).collect();
+        self.alternate(&mut more, ROUNDS)?;
+        tries.extend(more);
+        let chosen = best(&drives(&tries));
+        let chosen = tries.iter().position(|t| Some(t.drive()) == chosen);
+        // More tries only raise it, so it stays the choice.
+        self.alternate(&mut tries[chosen.map_or(0..0, |i| i..i + 1)], MORE)?;
+        Ok(drives(&tries))
     }
 
     /// Tries candidates in turns.
-    fn compare(&mut self, candidates: &[(usize, usize)]) -> Result<Vec<Drive>> {
-        let mut rates: Vec<Vec<f64>> = vec![vec![]; candidates.len()];
+    fn alternate(&mut self, tries: &mut [Tries], rounds: usize) -> Result<()> {
+        let start = Instant::now();
         let mut spare = vec![];
-        for round in 0..ROUNDS {
-            let fastest = rates.iter().filter_map(|r| r.first()).copied().fold(0.0, f64::max);
-            for (&(block, depth), rates) in candidates.iter().zip(&mut rates) {
-                if round == 0 || rates[0] >= fastest * HOPE {
-                    rates.push(self.rate(block, depth, &mut spare)?);
-                }
+        for round in 0..rounds {
+            if round > 0 && start.elapsed() > LONGEST {
+                break;
+            }
+            for one in tries.iter_mut() {
+                one.rates.push(self.rate(one.block, one.depth, &mut spare)?);
             }
         }
-        // whole bytes, which are the same after being remembered
-        let drive = |(&(block, depth), rates): (&(usize, usize), Vec<f64>)| {
-            let rate = median(rates).round();
-            Drive { rate, block, depth }
-        };
-        Ok(candidates.iter().zip(rates).map(drive).collect())
+        Ok(())
     }
 
     /// Bytes per second of one try. Slots that are there and large enough are used again.
@@ -205,10 +224,11 @@ fn touch(slots: &mut [Arc<Slot>]) {
     }
 }
 
-/// The middle one; the lower of two.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[(values.len() - 1) / 2]
+/// Of a single value that one.
+fn second_best(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len().saturating_sub(2)]
 }
 
 #[cfg(test)]

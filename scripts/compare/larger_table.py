@@ -92,8 +92,9 @@ def traffic(result):
 def header(result):
     about, peer = result["machine"], result["peer"]
     memory, _ = limits(result)
-    shapes = {(r["drive"]["block"], r["drive"]["depth"]) for r in complete(result)}
-    fio = ", ".join(f"{block >> 10} KiB at depth {depth}" for block, depth in sorted(shapes))
+    shapes = {(r["drive"]["block"], r["drive"]["depth"], r["drive"]["huge_pages"]) for r in complete(result)}
+    pages = lambda huge: "" if huge else " (into small pages: it may be faster)"
+    fio = ", ".join(f"{block >> 10} KiB at depth {depth}{pages(huge)}" for block, depth, huge in sorted(shapes))
     return [
         f"### {result['date']}, {about['cpu']}, {about['cores']} cores, {result['threads']} threads, limited memory",
         "",

@@ -67,6 +67,8 @@ def run_air(args, row, path, limit):
                 before = read_bytes(child.process.pid)
                 answer = child.ask()
                 after = read_bytes(child.process.pid)
+                # Before the end, where it measures the memory with what it takes for that.
+                peak = group.peak()
                 report = json.loads(child.close())
             except Lost as lost:
                 said.seek(0)
@@ -75,7 +77,7 @@ def run_air(args, row, path, limit):
         # The prompt is a pass too; a prompt that takes several shows in the bytes.
         passes = 1 + row.answer
         figure = answer[f"{row.figure}_tps"]
-        return {"tps": figure, "read": (after - before) / passes, "peak": group.peak(), "report": report}
+        return {"tps": figure, "read": (after - before) / passes, "peak": peak, "report": report}
 
 
 def run_peer(args, row, path, setting, patience=PATIENCE):

@@ -1,9 +1,9 @@
 //! `air bench`: how fast a model reads a prompt and generates, and how much of the machine that is.
 //!
 //! A run reads a prompt and generates greedily after it, for one sequence or a batch of them, at the start of the
-//! context or behind `--depth` tokens that were read before. One run before them warms up and does not count. Figures
-//! are medians over the runs. `runs` makes and times the passes, `work` counts what they carry and compute, `report`
-//! sets the figures beside the machine's limits, which `limits` measures.
+//! context or behind `--depth` tokens that were read before. A short one before them warms up and does not count.
+//! Figures are medians over the runs. `runs` makes and times the passes, `work` counts what they carry and compute,
+//! `report` sets the figures beside the machine's limits, which `limits` measures.
 
 mod limits;
 mod report;
@@ -85,7 +85,7 @@ pub fn run(args: Args) -> Result<()> {
         output::note(format_args!("the context holds {context} tokens: {measured}"));
     }
     let mut bench = Bench::new(runner, lengths, interrupt::watch()?)?;
-    bench.run()?;
+    bench.warm_up()?;
     let runs = if args.wait { on_demand(&mut bench, args.runs)? } else { at_once(&mut bench, args.runs)? };
 
     // Before the probes, whose working sets are not the model's.

@@ -67,6 +67,9 @@ impl Run {
     }
 }
 
+/// Tokens of the answer before the runs that count. Where weights are streamed each costs seconds.
+const WARM_UP: u32 = 3;
+
 /// A loaded model and the sequences that runs go on from.
 pub struct Bench {
     runner: Runner,
@@ -91,6 +94,18 @@ impl Bench {
             bench.prefill(&bench.read.clone(), lengths.depth)?;
         }
         Ok(bench)
+    }
+
+    /// What does not count: the whole prompt, and as much of the answer as shows every kernel and page once.
+    ///
+    /// # Errors
+    /// Those of a pass, and `Cancelled`.
+    pub fn warm_up(&mut self) -> Result<()> {
+        let whole = self.lengths;
+        self.lengths.answer = whole.answer.min(WARM_UP);
+        let run = self.run();
+        self.lengths = whole;
+        run.map(drop)
     }
 
     /// One run.

@@ -16,7 +16,7 @@
 //! | faces | [`cli`] | what people type |
 //! | engine | [`engine`] | requests, scheduling, one pass after another |
 //! | model | [`arch`], [`lower`] | families as data; from a description to programs and stages |
-//! | memory | [`kv`] | which page of state belongs to which positions of which sequence |
+//! | memory | [`plan`], [`stream`], [`kv`] | what lives where; the weights that come from the drive; which page of state belongs to which positions of which sequence |
 //! | hands | [`hal`], [`io`], [`format`](mod@format) | devices; direct reads; files. They do not know each other |
 //! | words | [`quant`], [`op`], [`sample`], [`text`] | number formats, the instruction set, choosing tokens, tokens and text |
 //! | ground | [`error`], [`meta`], [`source`], [`config`] | what everybody needs |
@@ -25,8 +25,9 @@
 //!
 //! [`format::gguf`] reads a header into a [`format::Catalogue`]: tensors as checked byte ranges, nothing else. [`arch`]
 //! turns the metadata into a [`arch::ModelSpec`], pure data; [`lower`] turns the spec into programs over values, one
-//! for each distinct shape of layer, and stages that bind programs to weights. The engine hands each weight to the
-//! backend, which reads it panel by panel into its own layout.
+//! for each distinct shape of layer, and stages that bind programs to weights. [`plan`] cuts each weight into panels and
+//! gives each a home; [`io`] reads them past the page cache and [`stream`] hands them out: those that are kept once, as
+//! the backend loads them into its own layout, the others in every pass, in the order of use.
 //!
 //! # A token's way
 //!

@@ -69,16 +69,16 @@ fn history(runner: &mut Runner) -> Vec<u32> {
 fn streamed_weights_give_the_bits_of_resident_ones() {
     let _alone = alone();
     let mut resident = load(&catalogue(), &options(None, "auto", ""), &mut |_, _| ()).unwrap().1;
-    assert!(!resident.plan().streams());
+    assert!(!resident.residence().plan.streams());
     let want = history(&mut resident);
     for kind in io::KINDS.iter().map(|k| k.0) {
         for (more, faults) in [(0, ""), (1, "delay/7,short/5,eagain/6,eintr/6,seed=3"), (1, "no-direct")] {
             let options = options(Some(smallest() + (more << 20)), kind, faults);
             let mut runner = load(&catalogue(), &options, &mut |_, _| ()).unwrap().1;
-            assert!(runner.plan().streamed() > 0, "{more}");
+            assert!(runner.residence().plan.streamed() > 0, "{more}");
             assert!(history(&mut runner) == want, "{kind} {faults}");
             let counters = runner.stream().counters();
-            assert!(counters.bytes > 4 * runner.plan().streamed(), "{counters:?}");
+            assert!(counters.bytes > 4 * runner.residence().plan.streamed(), "{counters:?}");
         }
     }
 }
@@ -90,7 +90,7 @@ fn a_model_in_memory_can_be_streamed_too() {
     let demo = air_rs::engine::demo().unwrap();
     let want = history(&mut load(&demo, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1);
     let mut streamed = load(&demo, &options(Some(smallest()), "auto", ""), &mut |_, _| ()).unwrap().1;
-    assert!(streamed.plan().streams() && history(&mut streamed) == want);
+    assert!(streamed.residence().plan.streams() && history(&mut streamed) == want);
 }
 
 /// Each read fails, alone or with the 200 after it: loading or the request ends with an error that names the file, or the

@@ -2,7 +2,7 @@
 
 use super::target;
 use super::{model, output};
-use crate::engine::{Chunk, Outputs, Runner, load};
+use crate::engine::{Chunk, LoadOptions, Outputs, Runner, load};
 use crate::error::{Error, Result};
 use crate::format::output::Output;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub fn run(args: Args) -> Result<()> {
 
 fn logits(args: &LogitsArgs) -> Result<()> {
     let settings = args.model.settings.resolve()?;
-    let options = model::options(&settings, args.model.exact)?;
+    let options = LoadOptions { max_outputs: model::OUTPUTS, ..model::options(&settings, args.model.exact)? };
     let catalogue = model::open(&settings)?;
     let (bar, mut moved) = model::loading();
     let (_, mut runner) = load(&catalogue, &options, &mut moved)?;

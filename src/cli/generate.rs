@@ -5,7 +5,7 @@
 
 use super::conversation::Conversation;
 use super::{human, input, interrupt, model, output, sampling};
-use crate::engine::{Engine, Finished, Request};
+use crate::engine::{Engine, Finished, ModelInfo, Request, Residence};
 use crate::error::Result;
 use serde_json::json;
 use std::io::IsTerminal;
@@ -96,6 +96,21 @@ fn report(engine: &Engine, finished: &Finished, text: &str, seed: Option<u64>) -
     })
 }
 
+/// What came from the drive for each token, beside what the drive can give.
+fn streamed(info: &ModelInfo, tps: f64) -> Option<(&'static str, String)> {
+    let Residence { plan, units, .. } = &info.residence;
+    if plan.streamed() == 0 {
+        return None;
+    }
+    let bytes = plan.traffic(units).drive as f64;
+    let share = info.residence.drive_rate().map(|rate| {
+        let (percent, rate) = (100.0 * bytes * tps / rate, human::bytes(rate as u64));
+        format!(", {percent:.0}% of the {rate}/s that the drive gave when it was probed")
+    });
+    let (each, speed) = (human::bytes(bytes as u64), human::bytes((bytes * tps) as u64));
+    Some(("from the drive", format!("{each} a token, {speed}/s{}", share.unwrap_or_default())))
+}
+
 /// What an answer took, for people.
 pub fn stats(engine: &Engine, finished: &Finished, seed: Option<u64>) -> String {
     let (info, usage) = (engine.info(), &finished.usage);
@@ -113,6 +128,7 @@ pub fn stats(engine: &Engine, finished: &Finished, seed: Option<u64>) -> String 
     if let Some(tps) = usage.decode_tps() {
         let (touched, speed) = (info.touched_bytes, info.touched_bytes as f64 * tps);
         rows.push(("weights read", format!("{} a token, {}/s", human::bytes(touched), human::bytes(speed as u64))));
+        rows.extend(streamed(info, tps));
     }
     rows.push(("ended by", finished.reason.name().into()));
     rows.extend(seed.map(|s| ("seed", s.to_string())));

@@ -21,6 +21,7 @@ pub mod interrupt;
 mod model;
 mod output;
 mod perplexity;
+mod plan;
 mod probe;
 mod progress;
 mod quantize;
@@ -51,6 +52,7 @@ enum Command {
     Chat(chat::Args),
     #[command(visible_alias = "benchmark")]
     Bench(bench::Args),
+    Plan(plan::Args),
     Perplexity(perplexity::Args),
     Info(info::Args),
     Probe(probe::Args),
@@ -68,6 +70,7 @@ impl Command {
             Command::Generate(args) => generate::run(args),
             Command::Chat(args) => chat::run(args),
             Command::Bench(args) => bench::run(args),
+            Command::Plan(args) => plan::run(args),
             Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),
             Command::Probe(args) => probe::run(args),

@@ -3,7 +3,7 @@
 use super::settings::{SettingArgs, Uses};
 use super::{interrupt, output, progress};
 use crate::config::Settings;
-use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions};
+use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions, ModelInfo};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
 use crate::io;
@@ -55,6 +55,9 @@ pub fn open(settings: &Settings) -> Result<Catalogue> {
     }
 }
 
+/// Rows whose logits one pass gives, for commands that look at all of them.
+pub const OUTPUTS: usize = 64;
+
 /// How to load it, by the settings.
 ///
 /// # Errors
@@ -77,6 +80,8 @@ pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
         },
         k_type: kind("kv.k-type")?,
         v_type: kind("kv.v-type")?,
+        // One token at a time is chosen; what is evaluated says so itself.
+        max_outputs: 1,
         ..LoadOptions::default()
     })
 }
@@ -107,8 +112,16 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions) -> Result<Engine> {
     let (bar, mut moved) = loading();
     let engine = Engine::load(catalogue, options, &mut moved)?;
     bar.finish_and_clear();
-    output::note(format_args!("device: {}", engine.info().device));
+    said(engine.info());
     Ok(engine)
+}
+
+/// Says on stderr which device runs a model, and how it reads.
+pub fn said(info: &ModelInfo) {
+    output::note(format_args!("device: {}", info.device));
+    if let Some(note) = &info.note {
+        output::note(note);
+    }
 }
 
 /// Opens and loads the model that the settings name.

@@ -6,7 +6,7 @@
 
 use super::{human, input, model, output, progress};
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::engine::{Engine, LoadOptions};
 use crate::error::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -34,7 +34,8 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let settings = args.model.settings.resolve()?;
     let text = input::file(&args.file)?;
-    let engine = model::engine(&settings, args.model.exact)?;
+    let options = LoadOptions { max_outputs: model::OUTPUTS, ..model::options(&settings, args.model.exact)? };
+    let engine = model::load(&model::open(&settings)?, &options)?;
     let size = chunk_size(&settings, engine.info().context);
     let tokens = engine.tokenizer().encode(&text, true, false);
     if tokens.len() < 4 {

@@ -4,7 +4,7 @@
 //! that no program uses is refused: it means that the file is a variant whose meaning air does not know.
 
 use super::memory;
-use super::residence;
+use super::residence::{self, Residence};
 use super::runner::{MAX_SEQUENCES, Runner};
 use crate::arch::{self, ModelSpec};
 use crate::config::Size;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::{Catalogue, TensorInfo};
 use crate::hal::cpu::{Cpu, CpuOptions};
 use crate::hal::exact::Exact;
-use crate::hal::{Backend, KvGroup, KvLayout, PAGE, Reservation, WeightDesc};
+use crate::hal::{Backend, KvGroup, KvLayout, PAGE, ProgramId, Reservation, WeightDesc};
 use crate::io;
 use crate::kv::pages_for;
 use crate::lower::{self, Lowered, WeightNeed};
@@ -42,6 +42,8 @@ pub struct LoadOptions {
     pub reader: io::Options,
     /// Rows of one pass: longer prompts are read in chunks.
     pub max_rows: usize,
+    /// Rows of one pass whose logits are wanted, at most: whoever evaluates texts wants many; never fewer than sequences.
+    pub max_outputs: usize,
     /// Format of keys in the sequence state (F32, F16, Q8_0, Q4_0); F16, or F32 when `exact`, if not given.
     pub k_type: Option<Kind>,
     /// Format of values.
@@ -73,6 +75,7 @@ impl Default for LoadOptions {
             ram_budget: None,
             reader: io::Options::default(),
             max_rows: 256,
+            max_outputs: MAX_OUTPUTS,
             k_type: None,
             v_type: None,
         }
@@ -90,18 +93,25 @@ impl LoadOptions {
 /// Bytes of weights loaded so far, and in all. Called from the loading thread.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
-/// Rows whose logits one pass can give.
+/// Rows whose logits one pass can give, where nothing else is asked for.
 pub const MAX_OUTPUTS: usize = 64;
 
 /// Tensors that old files carry and nobody reads.
 const IGNORED: [&str; 2] = [".attn_rot_embd", ".rotary_emb.inv_freq"];
 
-/// Loads a model onto a backend.
-///
-/// # Errors
-/// `Unsupported` for the architecture or a format, `File` for a tensor that is missing, unknown or of the wrong
-/// shape, `Limit` for memory.
-pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
+/// A model before its weights are read: everything that can be refused was.
+struct Prepared {
+    spec: ModelSpec,
+    lowered: Lowered,
+    backend: Box<dyn Backend>,
+    programs: Vec<ProgramId>,
+    state: State,
+    max_rows: usize,
+    max_outputs: usize,
+    residence: Residence,
+}
+
+fn prepare(catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
     let n = options.max_sequences;
     if !(1..=MAX_SEQUENCES).contains(&n) {
         return Err(Error::Invalid(format!("{n} sequences cannot run at once; 1 to {MAX_SEQUENCES} can")));
@@ -111,31 +121,81 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
     let tensors = check(catalogue, &lowered)?;
     let mut backend = backend(options)?;
     let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
-    let kv = layout(&spec, &lowered, options, weight_bytes(&tensors))?;
+    let state = layout(&spec, &lowered, options, weight_bytes(&tensors))?;
     let max_rows = options.max_rows.max(1);
-    let max_outputs = MAX_OUTPUTS.min(max_rows).max(n);
-    let reservation = Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &kv.layout };
+    let max_outputs = options.max_outputs.min(max_rows).max(n);
+    let reservation = Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &state.layout };
     let units = residence::units(&lowered, &tensors);
-    let plan = residence::plan(&units, &*backend, &reservation, options)?;
-    let mut stream = Streamer::open(&catalogue.sources, &plan, &options.reader)?;
-    let supply = stream.supply();
+    let residence = Residence::plan(catalogue, units, &*backend, &reservation, options)?;
+    Ok(Prepared { spec, lowered, backend, programs, state, max_rows, max_outputs, residence })
+}
 
-    let total = weight_bytes(&tensors);
+/// What lives where if the model is loaded like this; nothing is loaded. Also the device, in words, and the context.
+///
+/// # Errors
+/// Those of `load` that do not come from reading weights.
+pub fn outlook(catalogue: &Catalogue, options: &LoadOptions) -> Result<Outlook> {
+    let p = prepare(catalogue, options)?;
+    let touched_bytes = touched_bytes(catalogue, &p.spec);
+    let device = p.backend.description();
+    let (context, max_rows) = (p.state.context, p.max_rows);
+    Ok(Outlook { device, context, max_rows, touched_bytes, spec: p.spec, residence: p.residence })
+}
+
+/// What `outlook` found.
+#[derive(Debug)]
+pub struct Outlook {
+    /// The device, in words.
+    pub device: String,
+    /// Positions of one sequence.
+    pub context: u32,
+    /// Most rows of a pass.
+    pub max_rows: usize,
+    /// Bytes of weights that a pass with one token touches.
+    pub touched_bytes: u64,
+    /// The model's description.
+    pub spec: ModelSpec,
+    /// What lives where.
+    pub residence: Residence,
+}
+
+/// Loads a model onto a backend.
+///
+/// # Errors
+/// `Unsupported` for the architecture or a format, `File` for a tensor that is missing, unknown or of the wrong
+/// shape, `Limit` for memory.
+pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
+    let Prepared { spec, lowered, mut backend, programs, state, max_rows, max_outputs, residence } =
+        prepare(catalogue, options)?;
+    let mut stream = Streamer::open(&catalogue.sources, &residence.plan, &residence.reader)?;
+    let supply = stream.supply();
+    let units = &residence.units;
+    let total = units.iter().map(|u| u.extent.len).sum();
     let mut done = 0;
     progress(0, total);
     let mut weights = vec![];
-    for (unit, panels) in units.iter().zip(&plan.panels) {
+    for (unit, panels) in units.iter().zip(&residence.plan.panels) {
         let &Unit { format, cols, rows, experts, matrix, .. } = unit;
         let desc = WeightDesc { name: &unit.name, format, cols, rows, experts, matrix, panels };
         weights.push(backend.load(&desc, &supply)?);
         done += unit.extent.len;
         progress(done, total);
     }
+    let reservation = Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &state.layout };
     backend.reserve(&reservation)?;
-    stream.stream(&plan);
-    let memory = (stream, plan);
-    let runner =
-        Runner::new(backend, memory, &lowered, &programs, &weights, &kv.layout, max_rows, max_outputs, kv.context);
+    stream.stream(&residence.plan);
+    let memory = (stream, residence);
+    let runner = Runner::new(
+        backend,
+        memory,
+        &lowered,
+        &programs,
+        &weights,
+        &state.layout,
+        max_rows,
+        max_outputs,
+        state.context,
+    );
     Ok((spec, runner))
 }
 

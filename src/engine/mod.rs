@@ -19,10 +19,11 @@ use crate::format::Catalogue;
 use crate::text::Tokenizer;
 use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
 pub use demo::demo;
-pub use load::{LoadOptions, Progress, StateSize, load};
+pub use load::{LoadOptions, Outlook, Progress, StateSize, load, outlook};
 pub use memory::{available as available_memory, cores};
 use request::{Command, gone};
 pub use request::{Evaluation, Event, FinishReason, Finished, Generation, Logits, Request, Token, Usage};
+pub use residence::Residence;
 pub use runner::{Chunk, MAX_SEQUENCES, Outputs, Runner};
 use scheduler::Scheduler;
 use std::sync::Arc;
@@ -66,6 +67,12 @@ pub struct ModelInfo {
     pub touched_bytes: u64,
     /// Time from opening to ready.
     pub load_time: Duration,
+    /// What lives where.
+    pub residence: Residence,
+    /// How the drive is read, in words.
+    pub reader: String,
+    /// What about reading the drive is not as it should be.
+    pub note: Option<String>,
 }
 
 impl ModelInfo {
@@ -86,6 +93,9 @@ impl ModelInfo {
             weight_bytes: catalogue.tensors.values().map(|t| t.extent.len).sum(),
             touched_bytes: load::touched_bytes(catalogue, &spec),
             load_time,
+            residence: runner.residence().clone(),
+            reader: runner.stream().description().into(),
+            note: runner.stream().note().map(str::to_owned),
             spec,
         })
     }

@@ -3,14 +3,17 @@
 use super::load::LoadOptions;
 use super::memory;
 use crate::error::Result;
-use crate::format::TensorInfo;
+use crate::format::{Catalogue, TensorInfo};
 use crate::hal::{Backend, KvLayout, Reservation};
+use crate::io;
 use crate::lower::Lowered;
 use crate::op::{Op, RowSet};
 use crate::plan::{Needs, Plan, Policy, Unit, Use};
 
 /// Bytes of a panel where nothing is known of the drive.
 const BLOCK: u64 = 1 << 20;
+/// What it may be where something is: a ring has many, and several threads share one.
+const BLOCKS: std::ops::RangeInclusive<u64> = 512 << 10..=4 << 20;
 
 /// The model's weights as the planner sees them, in the order of `Lowered::weights`.
 pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
@@ -54,23 +57,71 @@ pub(super) fn budget(options: &LoadOptions) -> u64 {
     options.ram_budget.map_or_else(|| all() / 20 * 19, |size| size.of(all()))
 }
 
-/// Plans the memory of a model whose programs the backend has compiled.
-///
-/// # Errors
-/// Those of `Plan::new`.
-pub(super) fn plan(
-    units: &[Unit],
-    backend: &dyn Backend,
-    reservation: &Reservation,
-    options: &LoadOptions,
-) -> Result<Plan> {
-    let needs = Needs {
-        process: memory::resident(),
-        workspace: backend.workspace(reservation),
-        state: state_bytes(reservation.kv),
-    };
-    let policy = Policy { budget: budget(options), block: BLOCK, stream: !options.exact };
-    Plan::new(units, needs, &policy)
+/// What lives where, and how the rest is read.
+#[derive(Debug, Clone)]
+pub struct Residence {
+    /// The model's weights, in the order of use.
+    pub units: Vec<Unit>,
+    /// Their homes.
+    pub plan: Plan,
+    /// What was found out about the drive, where weights are streamed from it.
+    pub drive: Option<io::Probed>,
+    /// How it is read.
+    pub reader: io::Options,
+}
+
+impl Residence {
+    /// Plans the memory of a model whose programs the backend has compiled. Where weights must be streamed, the drive
+    /// is asked for the reads that it likes, which takes a second where it is not known.
+    ///
+    /// # Errors
+    /// Those of `Plan::new` and of reading.
+    pub(super) fn plan(
+        catalogue: &Catalogue,
+        units: Vec<Unit>,
+        backend: &dyn Backend,
+        reservation: &Reservation,
+        options: &LoadOptions,
+    ) -> Result<Residence> {
+        let needs = Needs {
+            process: memory::resident(),
+            workspace: backend.workspace(reservation),
+            state: state_bytes(reservation.kv),
+        };
+        let policy = Policy { budget: budget(options), block: BLOCK, stream: !options.exact };
+        let plan = Plan::new(&units, needs, &policy)?;
+        let mut of = Residence { units, plan, drive: None, reader: options.reader.clone() };
+        let largest = catalogue.sources.iter().max_by_key(|s| s.len());
+        if let Some(source) = largest.filter(|_| of.plan.streams())
+            && let Some(probed) = io::probe(source, &options.reader, false)?
+        {
+            let block = (probed.best.block as u64).clamp(*BLOCKS.start(), *BLOCKS.end());
+            of.plan = Plan::new(&of.units, needs, &Policy { block, ..policy })?;
+            of.reader.depth = probed.best.depth;
+            of.drive = Some(probed);
+        }
+        Ok(of)
+    }
+
+    /// Bytes per second of the drive, where it matters.
+    pub fn drive_rate(&self) -> Option<f64> {
+        self.drive.as_ref().map(|d| d.best.rate)
+    }
+
+    /// For people, behind the name of the device: nothing where all weights are kept.
+    pub(super) fn words(&self) -> String {
+        let plan = &self.plan;
+        let all: u64 = self.units.iter().map(|u| u.extent.len).sum();
+        match plan.streamed() {
+            0 => String::new(),
+            streamed => format!(
+                "; {} of {} MB of weights in memory, {} MB streamed in each pass",
+                (all - plan.away()) / 1_000_000,
+                all / 1_000_000,
+                streamed / 1_000_000
+            ),
+        }
+    }
 }
 
 /// Bytes of all pages.

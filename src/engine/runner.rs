@@ -5,11 +5,11 @@
 //! what to run; that is the scheduler's. A pass that fails leaves every sequence as long as it was; one that does not
 //! allocates nothing of its own.
 
+use super::residence::Residence;
 use crate::error::{Error, Result};
 use crate::hal::{Backend, Batch, Bindings, KvLayout, ProgramId, Row, WeightId};
 use crate::kv::{Kv, SeqId};
 use crate::lower::{LOGITS, Lowered, RESIDUAL};
-use crate::plan::Plan;
 use crate::stream::Streamer;
 
 /// Tokens of one sequence that go into a pass.
@@ -47,7 +47,7 @@ struct BoundStage {
 pub struct Runner {
     backend: Box<dyn Backend>,
     stream: Streamer,
-    plan: Plan,
+    residence: Residence,
     stages: Vec<BoundStage>,
     kv: Kv,
     width: usize,
@@ -65,7 +65,7 @@ impl Runner {
     #[expect(clippy::too_many_arguments, reason = "called once, by the loader")]
     pub(super) fn new(
         backend: Box<dyn Backend>,
-        (stream, plan): (Streamer, Plan),
+        (stream, residence): (Streamer, Residence),
         lowered: &Lowered,
         programs: &[ProgramId],
         weights: &[WeightId],
@@ -82,7 +82,7 @@ impl Runner {
         Runner {
             backend,
             stream,
-            plan,
+            residence,
             stages: lowered.stages.iter().map(bind).collect(),
             kv: Kv::new(layout, context, max_rows),
             width: lowered.carries[RESIDUAL.0 as usize].width,
@@ -95,14 +95,14 @@ impl Runner {
         }
     }
 
-    /// The backend's own words.
+    /// The backend's own words, and what of the weights it does not keep.
     pub fn description(&self) -> String {
-        self.backend.description()
+        self.backend.description() + &self.residence.words()
     }
 
     /// What lives where.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    pub fn residence(&self) -> &Residence {
+        &self.residence
     }
 
     /// What brings the weights that are not kept.

@@ -2,8 +2,7 @@
 //!
 //! A slot is the only way to its bytes. Whoever holds the only `Arc` of it may have it filled, so a read in flight and
 //! a borrow of the bytes cannot meet: the reader takes the `Arc` and gives it back with the answer. Big areas begin at
-//! a huge page, where a direct read needs one entry of the device's list for 2 MiB instead of 512: a virtual drive read
-//! 2.5 times as fast into them as into small pages.
+//! a huge page, where a direct read needs one entry of the device's list for 2 MiB instead of 512.
 
 use crate::error::{Error, Result};
 use std::sync::Arc;

@@ -38,6 +38,17 @@ impl Bound {
     }
 }
 
+impl Bound {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Bound::Drive => "drive",
+            Bound::Memory => "memory",
+            Bound::Cores => "cores",
+        }
+    }
+}
+
 /// How long a pass takes, and why.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prediction {

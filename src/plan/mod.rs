@@ -204,6 +204,11 @@ impl Plan {
         self.parts.iter().filter(|p| p.home == Home::Stream).map(|p| p.extent.len).sum()
     }
 
+    /// Bytes of the file's weights that are not kept.
+    pub fn away(&self) -> u64 {
+        self.parts.iter().filter(|p| p.home != Home::Memory).map(|p| p.extent.len).sum()
+    }
+
     /// All that the plan lets the process have.
     pub fn memory(&self) -> u64 {
         self.needs.total() + self.ring() + self.kept

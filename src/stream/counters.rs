@@ -11,6 +11,15 @@ pub struct Counters {
     pub stalled: Duration,
 }
 
+impl std::ops::Sub for Counters {
+    type Output = Counters;
+
+    /// What has been counted since.
+    fn sub(self, before: Counters) -> Counters {
+        Counters { bytes: self.bytes - before.bytes, stalled: self.stalled - before.stalled }
+    }
+}
+
 /// Counters and those who wait.
 #[derive(Debug, Default)]
 pub(super) struct Clock {

@@ -3,6 +3,7 @@
 //! A limit that cannot be measured is absent, and stderr says why. All are rates of this moment: what else runs on the
 //! machine lowers them as it lowers the figures.
 
+use super::work::Numbers;
 use crate::cli::{human, output};
 use crate::engine::{available_memory, cores};
 use crate::error::{Error, Result};
@@ -28,6 +29,21 @@ impl Limits {
     /// The memory alone, with the threads that run the model.
     pub fn quick(threads: usize) -> Limits {
         Limits { memory: memory(&[threads]), cache: cache(), ..Limits::default() }
+    }
+
+    /// Memory and arithmetic, with the threads that run the model and those that compute batches.
+    pub fn machine(threads: usize, batch: usize) -> Limits {
+        Limits { arithmetic: told("arithmetic", probe::arithmetic(batch)), ..Limits::quick(threads) }
+    }
+
+    /// Operations per second that the cores reach at best on such numbers.
+    pub fn peak(&self, numbers: Numbers) -> Option<f64> {
+        let a = self.arithmetic.as_ref()?;
+        Some(match numbers {
+            Numbers::Int8 => a.int8,
+            Numbers::Bf16 => a.bf16.unwrap_or(a.f32).max(a.f32),
+            Numbers::F32 => a.f32,
+        })
     }
 
     /// All: the memory with every number of threads that doubles up to all cores, and with those that run the model;

@@ -1,9 +1,9 @@
 //! `air bench`: how fast a model reads a prompt and generates, and how much of the machine that is.
 //!
 //! A run reads a prompt and generates greedily after it, for one sequence or a batch of them, at the start of the
-//! context or behind `--depth` tokens that were read before. A short one before them warms up and does not count.
-//! Figures are medians over the runs. `runs` makes and times the passes, `work` counts what they carry and compute,
-//! `report` sets the figures beside the machine's limits, which `limits` measures.
+//! context or behind `--depth` tokens that were read before. One run before them warms up and does not count. Figures
+//! are medians over the runs. `runs` makes and times the passes, `work` counts what they carry and compute, `report`
+//! sets the figures beside the machine's limits, which `limits` measures.
 
 mod limits;
 mod report;
@@ -15,14 +15,15 @@ use super::{interrupt, model, output, progress};
 use crate::engine::{LoadOptions, ModelInfo, cores, load};
 use crate::error::{Error, Result};
 use crate::format::gguf;
-use limits::Limits;
+pub use limits::Limits;
 use report::Report;
-use runs::{Bench, Lengths, Run};
+pub use runs::Lengths;
+use runs::{Bench, Run};
 use serde_json::json;
 use std::io::BufRead;
 use std::time::Instant;
 use synthetic::Made;
-use work::Work;
+pub use work::Work;
 
 /// Measure how fast a model reads prompts and generates
 #[derive(clap::Args)]
@@ -75,7 +76,7 @@ pub fn run(args: Args) -> Result<()> {
     let (spec, runner) = load(&catalogue, &options, &mut moved)?;
     bar.finish_and_clear();
     let info = ModelInfo::new(&catalogue, spec, &runner, start.elapsed())?;
-    output::note(format_args!("device: {}", info.device));
+    model::said(&info);
 
     let asked = Lengths { depth: args.depth, prompt: args.n_prompt, answer: args.n_tokens, batch: args.batch };
     let lengths = asked.clamp(info.context)?;
@@ -85,7 +86,7 @@ pub fn run(args: Args) -> Result<()> {
         output::note(format_args!("the context holds {context} tokens: {measured}"));
     }
     let mut bench = Bench::new(runner, lengths, interrupt::watch()?)?;
-    bench.warm_up()?;
+    bench.run()?;
     let runs = if args.wait { on_demand(&mut bench, args.runs)? } else { at_once(&mut bench, args.runs)? };
 
     // Before the probes, whose working sets are not the model's.
@@ -93,7 +94,7 @@ pub fn run(args: Args) -> Result<()> {
     let threads = options.threads.unwrap_or_else(cores);
     let batch = options.threads_batch.unwrap_or(threads);
     let limits = if args.limits { Limits::thorough(threads, batch, &catalogue) } else { Limits::quick(threads) };
-    let work = Work::count(&catalogue, &info, &options, &lengths);
+    let work = Work::count(&catalogue, &info.spec, info.touched_bytes, &options, &lengths);
     let name = made.as_ref().map_or(info.file.clone(), |made| made.name.clone());
     let report = Report { info: &info, name, lengths, runs, peak_rss, limits, work };
     let mean = format!("Mean TPS: {:.2}", report.mean_tps());

@@ -2,9 +2,10 @@
 
 use super::limits::Limits;
 use super::runs::{Lengths, Run};
-use super::work::{Numbers, Work};
+use super::work::Work;
 use crate::cli::human;
-use crate::engine::ModelInfo;
+use crate::engine::{ModelInfo, Residence};
+use crate::plan::{Rates, Traffic};
 use serde_json::{Value, json};
 
 /// Everything that was measured and counted.
@@ -57,18 +58,32 @@ impl Report<'_> {
         Some(self.work.decode_bytes? as f64 * self.decode_tps())
     }
 
+    /// Bytes from the drive for one token, and bytes of a second of decoding; none where all weights are kept.
+    fn disk(&self) -> Option<(f64, f64)> {
+        let bytes = self.median(Run::disk_bytes);
+        (self.info.residence.plan.streamed() > 0).then(|| (bytes, bytes * self.decode_tps()))
+    }
+
     /// Whether what decoding reads stays in the processor's cache.
     fn cached(&self) -> bool {
         self.work.decode_bytes.is_some_and(|b| self.limits.cached(b))
     }
 
-    /// Tokens per second of decoding that memory or cores allow, and which of them (`mem`, `cores`), as far as they are
-    /// known.
+    /// Tokens per second of decoding by the law of the slowest link, and which that is, as far as rates are known. The
+    /// bytes are those of the plan, not those of the run.
     fn decode_limit(&self) -> Option<(f64, &'static str)> {
-        let bytes = self.work.decode_bytes.filter(|_| !self.cached());
-        let memory = bytes.and_then(|b| Some((self.limits.best_memory()? / b as f64, "mem")));
-        let cores = self.peak().map(|peak| (peak / self.work.decode_ops, "cores"));
-        memory.into_iter().chain(cores).min_by(|a, b| a.0.total_cmp(&b.0))
+        let Residence { plan, units, .. } = &self.info.residence;
+        let memory = self.work.decode_bytes.filter(|_| !self.cached());
+        let batch = u64::from(self.lengths.batch);
+        let drive = if plan.streamed() > 0 { plan.traffic(units).drive / batch } else { 0 };
+        let traffic = Traffic { drive, memory: memory.unwrap_or(0) };
+        let rates = Rates { drive: self.drive_rate(), memory: self.limits.best_memory(), cores: self.peak() };
+        rates.pass(traffic, self.work.decode_ops).map(|p| (1.0 / p.seconds, p.bound.name()))
+    }
+
+    /// Bytes per second of the drive: as measured now, or when the model was planned.
+    fn drive_rate(&self) -> Option<f64> {
+        self.limits.drive.as_ref().map(|d| d.rate).or_else(|| self.info.residence.drive_rate())
     }
 
     /// Decoding, by what binds it.
@@ -78,12 +93,7 @@ impl Report<'_> {
 
     /// Operations per second that the cores reach at best on most weights.
     fn peak(&self) -> Option<f64> {
-        let a = self.limits.arithmetic.as_ref()?;
-        Some(match self.work.numbers {
-            Numbers::Int8 => a.int8,
-            Numbers::Bf16 => a.bf16.unwrap_or(a.f32).max(a.f32),
-            Numbers::F32 => a.f32,
-        })
+        self.limits.peak(self.work.numbers)
     }
 
     /// Reading a prompt, by the arithmetic.
@@ -100,6 +110,7 @@ impl Report<'_> {
     /// For programs.
     pub fn json(&self) -> Value {
         let info = self.info;
+        let plan = &info.residence.plan;
         let share = |s: Option<Share>| s.map(|s| json!({ "predicted_tps": s.predicted, "percent": s.percent }));
         json!({
             "model": self.name,
@@ -114,14 +125,26 @@ impl Report<'_> {
             "ttft_ms": { "p50": self.ttft_ms(0.5), "p99": self.ttft_ms(0.99) },
             "load_ms": info.load_time.as_secs_f64() * 1e3,
             "weights_bytes": info.weight_bytes,
-            "bytes_per_token": { "mem": self.work.decode_bytes },
+            "bytes_per_token": { "disk": self.disk().map(|d| d.0), "mem": self.work.decode_bytes },
             "prefill_ops_per_token": self.work.prefill_ops,
             "decode_ops_per_token": self.work.decode_ops,
             "numbers": self.work.numbers.name(),
-            "achieved_gbps": { "mem": self.decode_bandwidth().map(|b| b / 1e9) },
+            "achieved_gbps": {
+                "disk": self.disk().map(|d| d.1 / 1e9),
+                "mem": self.decode_bandwidth().map(|b| b / 1e9),
+            },
+            "stalled_share": self.disk().map(|_| self.median(Run::stalled)),
+            "memory": {
+                "budget_bytes": plan.budget,
+                "planned_bytes": plan.memory(),
+                "kept_bytes": plan.kept,
+                "streamed_bytes": plan.streamed(),
+                "ring_bytes": plan.ring(),
+            },
             "roofline": {
                 "bound": self.decode_limit().map_or(if self.cached() { "cache" } else { "mem" }, |(_, bound)| bound),
                 "mem_gbps": self.limits.best_memory().map(|b| b / 1e9),
+                "disk_gbps": self.drive_rate().map(|b| b / 1e9),
                 "predicted_tps": self.decode_share().map(|s| s.predicted),
                 "percent": self.decode_share().map(|s| s.percent),
                 "prefill": share(self.prefill_share()),
@@ -129,7 +152,7 @@ impl Report<'_> {
             },
             "limits": self.limits.json(),
             "peak_rss_bytes": self.peak_rss,
-            "io_backend": "pread",
+            "io_backend": info.reader,
         })
     }
 
@@ -149,11 +172,21 @@ impl Report<'_> {
         rows.extend(self.work.decode_bytes.map(|b| ("read a token", human::bytes(b))));
         let from = if self.cached() { "cache read" } else { "memory read" };
         rows.extend(self.decode_bandwidth().map(|b| (from, rate(b))));
+        rows.extend(self.disk().map(|(bytes, speed)| {
+            let (bytes, stalled) = (human::bytes(bytes as u64), 100.0 * self.median(Run::stalled));
+            ("streamed", format!("{bytes} a token, {}; waited for {stalled:.0}% of the time", rate(speed)))
+        }));
         rows.extend(self.limits.rows());
+        let known = info.residence.drive_rate().filter(|_| self.limits.drive.is_none());
+        rows.extend(known.map(|r| ("drive gives", format!("{} ({})", rate(r), info.reader))));
         let share = |what, by: &str, s: Share| {
             (what, format!("{:.2} tok/s by the {by}; {:.1}% reached", s.predicted, s.percent))
         };
-        let by = if self.decode_limit().is_some_and(|(_, bound)| bound == "cores") { "cores" } else { "memory" };
+        let by = match self.decode_limit() {
+            Some((_, "cores")) => "cores",
+            Some((_, "disk")) => "drive",
+            _ => "memory",
+        };
         rows.extend(self.decode_share().map(|s| share("decode limit", by, s)));
         if self.cached() && self.decode_share().is_none() {
             rows.push(("decode limit", "not known: the weights stay in the cache, so memory sets none".into()));

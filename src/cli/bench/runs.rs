@@ -9,6 +9,7 @@ use crate::engine::{Chunk, Outputs, Runner};
 use crate::error::{Error, Result};
 use crate::kv::SeqId;
 use crate::sample::{Params, Sampler};
+use crate::stream::Counters;
 use std::time::{Duration, Instant};
 
 /// What a run does.
@@ -53,6 +54,8 @@ pub struct Run {
     pub prefill: Duration,
     /// From there to the last.
     pub decode: Duration,
+    /// What came from the drive between the two, and how long it was waited for.
+    pub streamed: Counters,
 }
 
 impl Run {
@@ -67,8 +70,17 @@ impl Run {
     }
 }
 
-/// Tokens of the answer before the runs that count. Where weights are streamed each costs seconds.
-const WARM_UP: u32 = 3;
+impl Run {
+    /// Bytes from the drive for one token of the answers.
+    pub fn disk_bytes(&self) -> f64 {
+        self.streamed.bytes as f64 / f64::from(self.lengths.batch) / f64::from(self.lengths.answer - 1)
+    }
+
+    /// Share of the time of decoding during which a thread waited for the drive.
+    pub fn stalled(&self) -> f64 {
+        self.streamed.stalled.as_secs_f64() / self.decode.as_secs_f64()
+    }
+}
 
 /// A loaded model and the sequences that runs go on from.
 pub struct Bench {
@@ -96,18 +108,6 @@ impl Bench {
         Ok(bench)
     }
 
-    /// What does not count: the whole prompt, and as much of the answer as shows every kernel and page once.
-    ///
-    /// # Errors
-    /// Those of a pass, and `Cancelled`.
-    pub fn warm_up(&mut self) -> Result<()> {
-        let whole = self.lengths;
-        self.lengths.answer = whole.answer.min(WARM_UP);
-        let run = self.run();
-        self.lengths = whole;
-        run.map(drop)
-    }
-
     /// One run.
     ///
     /// # Errors
@@ -122,6 +122,7 @@ impl Bench {
         let start = Instant::now();
         let mut tokens = self.prefill(&sequences, lengths.prompt)?;
         let prefill = start.elapsed();
+        let before = self.runner.stream().counters();
         for _ in 1..lengths.answer {
             self.interrupt.check()?;
             let chunk = |(&seq, token)| Chunk { seq, tokens: std::slice::from_ref(token), outputs: Outputs::Last };
@@ -130,8 +131,9 @@ impl Bench {
             self.choose(&mut tokens)?;
         }
         let decode = start.elapsed() - prefill;
+        let streamed = self.runner.stream().counters() - before;
         sequences.into_iter().for_each(|s| self.runner.kv().release(s));
-        Ok(Run { lengths, prefill, decode })
+        Ok(Run { lengths, prefill, decode, streamed })
     }
 
     /// Reads `n` tokens into each sequence and chooses the next.

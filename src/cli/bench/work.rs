@@ -6,7 +6,7 @@
 
 use super::runs::Lengths;
 use crate::arch::{Ffn, Mixer, ModelSpec};
-use crate::engine::{LoadOptions, ModelInfo};
+use crate::engine::LoadOptions;
 use crate::format::{Catalogue, TensorInfo};
 use crate::quant::Kind;
 
@@ -56,23 +56,29 @@ impl Numbers {
 
 impl Work {
     /// Counts.
-    pub fn count(catalogue: &Catalogue, info: &ModelInfo, options: &LoadOptions, lengths: &Lengths) -> Work {
-        let experts = info.spec.layers.iter().any(|l| matches!(l.ffn, Ffn::Moe { .. }));
+    pub fn count(
+        catalogue: &Catalogue,
+        spec: &ModelSpec,
+        touched_bytes: u64,
+        options: &LoadOptions,
+        lengths: &Lengths,
+    ) -> Work {
+        let experts = spec.layers.iter().any(|l| matches!(l.ffn, Ffn::Moe { .. }));
         let batch = u64::from(lengths.batch);
         // The cache at the middle of the answer.
         let seen = u64::from(lengths.depth) + u64::from(lengths.prompt) + u64::from(lengths.answer) / 2;
-        let state = state_bytes(&info.spec, options, seen);
+        let state = state_bytes(spec, options, seen);
         let elements = |numbers: &Numbers| -> u64 {
             let mine = |t: &&TensorInfo| t.name.starts_with("blk.") && Numbers::of(t.format.kind) == *numbers;
             catalogue.tensors.values().filter(mine).map(|t| t.shape.iter().product::<u64>()).sum()
         };
         // The head works for the last row of each prompt only.
-        let (layers, head) = (layer_ops(catalogue, &info.spec), 2.0 * info.spec.width as f64 * info.spec.vocab as f64);
+        let (layers, head) = (layer_ops(catalogue, spec), 2.0 * spec.width as f64 * spec.vocab as f64);
         let middle = u64::from(lengths.depth) + u64::from(lengths.prompt) / 2;
         Work {
-            decode_bytes: (!experts || batch == 1).then(|| info.touched_bytes / batch + state),
-            prefill_ops: layers + head / f64::from(lengths.prompt) + attention_ops(&info.spec, middle),
-            decode_ops: layers + head + attention_ops(&info.spec, seen),
+            decode_bytes: (!experts || batch == 1).then(|| touched_bytes / batch + state),
+            prefill_ops: layers + head / f64::from(lengths.prompt) + attention_ops(spec, middle),
+            decode_ops: layers + head + attention_ops(spec, seen),
             numbers: Numbers::ALL.into_iter().max_by_key(elements).unwrap_or(Numbers::F32),
         }
     }
@@ -124,7 +130,7 @@ fn attention_ops(spec: &ModelSpec, positions: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{demo, load};
+    use crate::engine::{ModelInfo, demo, load};
 
     #[test]
     fn a_batch_reads_the_weights_once_and_every_state() {
@@ -134,7 +140,7 @@ mod tests {
         let info = ModelInfo::new(&catalogue, spec, &runner, std::time::Duration::ZERO).unwrap();
         let count = |depth, batch| {
             let lengths = Lengths { depth, prompt: 8, answer: 8, batch };
-            Work::count(&catalogue, &info, &options, &lengths)
+            Work::count(&catalogue, &info.spec, info.touched_bytes, &options, &lengths)
         };
         let (one, deep, four) = (count(0, 1), count(100, 1), count(0, 4));
         let row = state_bytes(&info.spec, &options, 1);

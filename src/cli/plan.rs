@@ -1,0 +1,213 @@
+//! `air plan`: what of a model lives where, what a pass carries, and how fast that can be at best.
+//!
+//! Nothing is loaded. The law gives the prediction: counted bytes over the rates that are measured now (memory, cores)
+//! or when the drive was probed. It is no promise: measured figures come from `air bench`.
+
+use super::bench::{Lengths, Limits, Work};
+use super::{human, model, output};
+use crate::config::Size;
+use crate::engine::{LoadOptions, Outlook, cores, outlook};
+use crate::error::Result;
+use crate::format::Catalogue;
+use crate::hal::Home;
+use crate::plan::{Plan, Prediction, Rates, Traffic, Use};
+use serde_json::{Value, json};
+
+/// Characters of the bar of all weights.
+const BAR: usize = 40;
+/// Tokens of the prompt whose time is predicted.
+const PROMPT: u32 = 512;
+/// Sequences together that are predicted besides one.
+const TOGETHER: u32 = 16;
+
+/// Show what of a model would live where, and how fast it can be at best
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: model::RunArgs<model::Running>,
+}
+
+/// Plans and prints.
+pub fn run(args: Args) -> Result<()> {
+    let settings = args.model.settings.resolve()?;
+    let catalogue = model::open(&settings)?;
+    let options = model::options(&settings, args.model.exact)?;
+    let threads = options.threads.unwrap_or_else(cores);
+    let limits = Limits::machine(threads, options.threads_batch.unwrap_or(threads));
+    let forecast = Forecast::new(&catalogue, &options, &limits)?;
+    // What one would have to pay for.
+    let budget = forecast.outlook.residence.plan.budget;
+    let roomier = LoadOptions { ram_budget: Some(Size::Bytes(budget + (8 << 30))), ..options.clone() };
+    let roomier = Forecast::new(&catalogue, &roomier, &limits).ok().filter(|_| forecast.streams());
+    match args.json {
+        true => output::json(&forecast.json(roomier.as_ref())),
+        false => output::report(&forecast.text(roomier.as_ref())),
+    }
+}
+
+/// A use of weights: its name, and which are of it.
+type Kind = (&'static str, fn(&Use) -> bool);
+
+/// A plan and what the law says of it.
+struct Forecast {
+    outlook: Outlook,
+    rates: Rates,
+    lengths: Lengths,
+    work: Work,
+    file: String,
+}
+
+impl Forecast {
+    fn new(catalogue: &Catalogue, options: &LoadOptions, limits: &Limits) -> Result<Forecast> {
+        let outlook = outlook(catalogue, options)?;
+        let prompt = PROMPT.min(outlook.context / 2).max(1);
+        let lengths = Lengths { depth: 0, prompt, answer: 2, batch: 1 };
+        let work = Work::count(catalogue, &outlook.spec, outlook.touched_bytes, options, &lengths);
+        let rates = Rates {
+            drive: outlook.residence.drive_rate(),
+            memory: limits.best_memory(),
+            cores: limits.peak(work.numbers),
+        };
+        Ok(Forecast { outlook, rates, lengths, work, file: catalogue.file().into() })
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.outlook.residence.plan
+    }
+
+    fn streams(&self) -> bool {
+        self.plan().streamed() > 0
+    }
+
+    /// A pass of `rows` tokens of as many sequences.
+    fn pass(&self, rates: &Rates, rows: u32) -> Option<Prediction> {
+        let traffic = self.plan().traffic(&self.outlook.residence.units);
+        let state = self.work.decode_bytes.unwrap_or(0).saturating_sub(self.outlook.touched_bytes);
+        let memory = traffic.memory + state * u64::from(rows);
+        rates.pass(Traffic { memory, ..traffic }, self.work.decode_ops * f64::from(rows))
+    }
+
+    /// The prompt, read in as many passes as it takes.
+    fn prompt(&self) -> Option<Prediction> {
+        let rows = self.outlook.max_rows.min(self.lengths.prompt as usize) as f64;
+        let traffic = self.plan().traffic(&self.outlook.residence.units);
+        let one = self.rates.pass(traffic, self.work.prefill_ops * rows)?;
+        Some(Prediction { seconds: one.seconds * f64::from(self.lengths.prompt) / rows, ..one })
+    }
+
+    fn json(&self, roomier: Option<&Forecast>) -> Value {
+        let (plan, residence) = (self.plan(), &self.outlook.residence);
+        let traffic = plan.traffic(&residence.units);
+        let said = |p: Option<Prediction>, tokens: f64| {
+            p.map(|p| json!({ "tps": tokens / p.seconds, "bound": p.bound.name() }))
+        };
+        let faster = Rates { drive: self.rates.drive.map(|r| r * 2.0), ..self.rates };
+        json!({
+            "model": self.file,
+            "device": self.outlook.device,
+            "context": self.outlook.context,
+            "memory": {
+                "budget_bytes": plan.budget,
+                "planned_bytes": plan.memory(),
+                "process_bytes": plan.needs.process,
+                "workspace_bytes": plan.needs.workspace,
+                "state_bytes": plan.needs.state,
+                "ring_bytes": plan.ring(),
+                "kept_bytes": plan.kept,
+            },
+            "weights_bytes": residence.units.iter().map(|u| u.extent.len).sum::<u64>(),
+            "streamed_bytes": plan.streamed(),
+            "bytes_per_pass": { "disk": traffic.drive, "mem": traffic.memory },
+            "drive": residence.drive.as_ref().map(|d| json!({
+                "gbps": d.best.rate / 1e9, "block_bytes": d.best.block, "depth": d.best.depth, "reader": d.reader,
+            })),
+            "rates": {
+                "disk_gbps": self.rates.drive.map(|r| r / 1e9),
+                "mem_gbps": self.rates.memory.map(|r| r / 1e9),
+                "cores_gops": self.rates.cores.map(|r| r / 1e9),
+            },
+            "predicted": {
+                "decode": said(self.pass(&self.rates, 1), 1.0),
+                "decode_together": { "sequences": TOGETHER,
+                    "all": said(self.pass(&self.rates, TOGETHER), TOGETHER.into()) },
+                "ttft_ms": { "prompt": self.lengths.prompt, "ms": self.prompt().map(|p| p.seconds * 1e3) },
+                "decode_with_8_gib_more": roomier.and_then(|r| said(r.pass(&r.rates, 1), 1.0)),
+                "decode_with_twice_the_drive": self.streams().then(|| said(self.pass(&faster, 1), 1.0)),
+            },
+        })
+    }
+
+    fn text(&self, roomier: Option<&Forecast>) -> String {
+        let (plan, residence) = (self.plan(), &self.outlook.residence);
+        let bytes = human::bytes;
+        let mut rows = vec![
+            ("model", self.file.clone()),
+            ("device", self.outlook.device.clone()),
+            ("context", format!("{} tokens", self.outlook.context)),
+            ("memory", format!("{} planned of {}", bytes(plan.memory()), bytes(plan.budget))),
+        ];
+        let parts = [
+            ("weights", plan.kept),
+            ("context", plan.needs.state),
+            ("workspace", plan.needs.workspace),
+            ("ring", plan.ring()),
+            ("program", plan.needs.process),
+        ];
+        rows.push(("", parts.map(|(name, n)| format!("{name} {}", bytes(n))).join(", ")));
+        rows.extend(residence.drive.as_ref().map(|d| {
+            let (rate, block) = (bytes(d.best.rate as u64), bytes(d.best.block as u64));
+            ("drive", format!("{rate}/s in reads of {block}, {} at once ({})", d.best.depth, d.reader))
+        }));
+        let traffic = plan.traffic(&residence.units);
+        let drive = if self.streams() { format!("{} from the drive, ", bytes(traffic.drive)) } else { String::new() };
+        rows.push(("a pass", format!("{drive}{} through memory", bytes(traffic.memory))));
+        let at_best = |p: Option<Prediction>, tokens: f64| match p {
+            Some(p) => format!("{:.2} tok/s, bound by the {}", tokens / p.seconds, p.bound.words()),
+            None => "not known: nothing that binds it was measured".into(),
+        };
+        rows.push(("predicted", at_best(self.pass(&self.rates, 1), 1.0)));
+        rows.push(("", format!("{TOGETHER} together: {}", at_best(self.pass(&self.rates, TOGETHER), TOGETHER.into()))));
+        rows.extend(self.prompt().map(|p| {
+            let (n, by) = (self.lengths.prompt, p.bound.words());
+            ("", format!("first token after a prompt of {n}: {:.1} s, bound by the {by}", p.seconds))
+        }));
+        if self.streams() {
+            let faster = Rates { drive: self.rates.drive.map(|r| r * 2.0), ..self.rates };
+            rows.push(("", format!("with a drive twice as fast: {}", at_best(self.pass(&faster, 1), 1.0))));
+            rows.extend(roomier.map(|r| ("", format!("with 8 GiB more: {}", at_best(r.pass(&r.rates, 1), 1.0)))));
+        }
+        let rows: Vec<Vec<String>> = rows.into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();
+        format!("{}\n{}", human::table(&rows, &[]), self.homes())
+    }
+
+    /// Weights by use, each with the bytes of its homes and a bar.
+    fn homes(&self) -> String {
+        let residence = &self.outlook.residence;
+        let total: u64 = residence.units.iter().map(|u| u.extent.len).sum();
+        let kinds: [Kind; 4] = [
+            ("layers", |u| matches!(u, Use::Pass)),
+            ("experts", |u| matches!(u, Use::Experts(_))),
+            ("head", |u| matches!(u, Use::Outputs | Use::OutputsAndRows)),
+            ("embedding", |u| matches!(u, Use::Rows)),
+        ];
+        let mut rows = vec![];
+        for (name, is) in kinds {
+            let mine = residence.plan.parts.iter().filter(|p| is(&residence.units[p.unit].usage));
+            let of = |kept: bool| {
+                mine.clone().filter(|p| (p.home == Home::Memory) == kept).map(|p| p.extent.len).sum::<u64>()
+            };
+            let (kept, away) = (of(true), of(false));
+            if kept + away == 0 {
+                continue;
+            }
+            let cells = |n: u64| (n as f64 / total as f64 * BAR as f64).round() as usize;
+            let bar = "█".repeat(cells(kept)) + &"░".repeat(cells(away));
+            let row = [name.into(), format!("{} in memory", human::bytes(kept))];
+            rows.push(row.into_iter().chain([format!("{} on the drive", human::bytes(away)), bar]).collect());
+        }
+        human::table(&rows, &[1, 2])
+    }
+}

@@ -22,7 +22,7 @@ use air_rs::error::Result;
 use air_rs::hal::cpu::{Cpu, CpuOptions, Isa, Layout};
 use air_rs::hal::{
     Backend, Batch, Bindings, Home, KvGroup, KvLayer, KvLayerId, KvLayout, PAGE, Panel, ProgramId, Reservation, Row,
-    Supply, WeightDesc,
+    Supply, Wanted, WeightDesc,
 };
 use air_rs::op::{Attention, Builder, Carry, CarryId, Op, RowSet, Type};
 use air_rs::quant::{FORMATS, Format, Kind};
@@ -57,6 +57,8 @@ struct Filled {
 }
 
 impl Supply for Filled {
+    fn want(&self, _: &mut [Wanted]) {}
+
     fn panel(&self, number: u32, _: u32, f: &mut dyn FnMut(&[u8])) -> Result<()> {
         let first = number as usize * GROUP;
         let mut bytes = vec![0; self.row_bytes * GROUP.min(self.rows - first)];

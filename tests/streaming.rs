@@ -7,6 +7,7 @@ use air_rs::format::{Catalogue, gguf};
 use air_rs::io;
 use air_rs::sample::Params;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Budgets count what the process has, so one test at a time.
@@ -18,6 +19,18 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn catalogue() -> Catalogue {
     gguf::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/demo.gguf")).unwrap()
+}
+
+/// A mixture of experts of a synthetic shape.
+fn mixture(shape: &str, quant: &str, layers: usize) -> Catalogue {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mixture.gguf");
+    let mut air = Command::new(env!("CARGO_BIN_EXE_air"));
+    air.env_clear().args(["synth", shape, "--quant", quant, "--layers", &layers.to_string(), "-o"]).arg(&path);
+    let made = air.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    // An open file outlives its folder.
+    gguf::open(&path).unwrap()
 }
 
 fn options(budget: Option<u64>, kind: &str, faults: &str) -> LoadOptions {
@@ -33,8 +46,8 @@ fn options(budget: Option<u64>, kind: &str, faults: &str) -> LoadOptions {
 }
 
 /// The smallest budget that works now, in bytes, as the refusal of a smaller one names it.
-fn smallest() -> u64 {
-    let Err(Error::Limit(text)) = load(&catalogue(), &options(Some(1), "auto", ""), &mut |_, _| ()) else {
+fn smallest(catalogue: &Catalogue) -> u64 {
+    let Err(Error::Limit(text)) = load(catalogue, &options(Some(1), "auto", ""), &mut |_, _| ()) else {
         panic!("a byte was enough")
     };
     let mib = text.split("smallest that works is ").nth(1).unwrap().split(' ').next().unwrap();
@@ -73,12 +86,40 @@ fn streamed_weights_give_the_bits_of_resident_ones() {
     let want = history(&mut resident);
     for kind in io::KINDS.iter().map(|k| k.0) {
         for (more, faults) in [(0, ""), (1, "delay/7,short/5,eagain/6,eintr/6,seed=3"), (1, "no-direct")] {
-            let options = options(Some(smallest() + (more << 20)), kind, faults);
+            let options = options(Some(smallest(&catalogue()) + (more << 20)), kind, faults);
             let mut runner = load(&catalogue(), &options, &mut |_, _| ()).unwrap().1;
             assert!(runner.residence().plan.streamed() > 0, "{more}");
             assert!(history(&mut runner) == want, "{kind} {faults}");
             let counters = runner.stream().counters();
             assert!(counters.bytes > 4 * runner.residence().plan.streamed(), "{counters:?}");
+        }
+    }
+}
+
+/// With room for any number of experts, down to where a batch wants more of them than there is room for.
+#[test]
+fn cached_experts_give_the_bits_of_resident_ones() {
+    let _alone = alone();
+    for (shape, quant, layers) in [("tiny-qwen3moe", "Q4_K_M", 24), ("tiny-mixtral", "F16", 6)] {
+        let catalogue = mixture(shape, quant, layers);
+        let want = history(&mut load(&catalogue, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1);
+        let run = |more: u64, kind: &str, faults: &str| {
+            let options = options(Some(smallest(&catalogue) + (more << 20)), kind, faults);
+            let mut runner = load(&catalogue, &options, &mut |_, _| ()).unwrap().1;
+            let cache = &runner.residence().plan.cache;
+            let (places, experts) = (cache.places, cache.experts.len());
+            assert!(history(&mut runner) == want, "{shape} {more} {kind} {faults}");
+            let counters = runner.stream().counters();
+            assert!(experts == 0 || counters.hits + counters.misses > 0, "{counters:?}");
+            assert!(counters.missed > 0 || experts == 0, "{counters:?}");
+            (places, experts)
+        };
+        let sizes: Vec<(usize, usize)> = (0..).map(|more| run(more, "auto", "")).take_while(|s| s.1 > 0).collect();
+        assert!(sizes.len() > 2 && sizes[0].0 < sizes[0].1, "{shape}: {sizes:?}");
+        for kind in io::KINDS.iter().map(|k| k.0) {
+            for faults in ["delay/7,short/5,eagain/6,eintr/6,seed=3", "no-direct"] {
+                assert!(run(0, kind, faults).1 > 0);
+            }
         }
     }
 }
@@ -89,12 +130,12 @@ fn a_model_in_memory_can_be_streamed_too() {
     let _alone = alone();
     let demo = air_rs::engine::demo().unwrap();
     let want = history(&mut load(&demo, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1);
-    let mut streamed = load(&demo, &options(Some(smallest()), "auto", ""), &mut |_, _| ()).unwrap().1;
+    let mut streamed = load(&demo, &options(Some(smallest(&demo)), "auto", ""), &mut |_, _| ()).unwrap().1;
     assert!(streamed.residence().plan.streams() && history(&mut streamed) == want);
 }
 
-/// Each read fails, alone or with the 200 after it: loading or the request ends with an error that names the file, or the
-/// text is the right one, and the engine goes on.
+/// Each read fails, alone or with the 200 after it: loading or the request ends with an error that names the file, or
+/// the text is the right one, and the engine goes on.
 #[test]
 fn a_drive_that_fails_once_never_gives_wrong_text() {
     let _alone = alone();
@@ -115,39 +156,42 @@ fn a_drive_that_fails_once_never_gives_wrong_text() {
         }
         Ok(ids)
     };
-    let budget = smallest();
-    let start = |faults: &str| Engine::load(&catalogue(), &options(Some(budget), "auto", faults), &mut |_, _| ());
-    let want = answer(&start("").unwrap()).unwrap();
-    let (mut failed_loads, mut failed_requests) = (0, 0);
-    for call in (1..150).step_by(3) {
-        let row: Vec<String> = (call..call + 200).map(|n| format!("eio@{n}")).collect();
-        for faults in [row[0].clone(), row.join(",")] {
-            let engine = match start(&faults) {
-                Ok(engine) => engine,
-                Err(e) => {
-                    assert!(e.to_string().contains("demo.gguf"), "{e}");
-                    failed_loads += 1;
-                    continue;
-                }
-            };
-            for _ in 0..2 {
-                match answer(&engine) {
-                    Ok(ids) => assert_eq!(ids, want, "call {call}"),
+    for (catalogue, name, step) in [(catalogue(), "demo.gguf", 3), (mixture("tiny-qwen3moe", "Q8_0", 4), "mixture", 7)]
+    {
+        let budget = smallest(&catalogue);
+        let start = |faults: &str| Engine::load(&catalogue, &options(Some(budget), "auto", faults), &mut |_, _| ());
+        let want = answer(&start("").unwrap()).unwrap();
+        let (mut failed_loads, mut failed_requests) = (0, 0);
+        for call in (1..150).step_by(step) {
+            let row: Vec<String> = (call..call + 200).map(|n| format!("eio@{n}")).collect();
+            for faults in [row[0].clone(), row.join(",")] {
+                let engine = match start(&faults) {
+                    Ok(engine) => engine,
                     Err(e) => {
-                        assert!(e.to_string().contains("demo.gguf"), "{e}");
-                        failed_requests += 1;
+                        assert!(e.to_string().contains(name), "{e}");
+                        failed_loads += 1;
+                        continue;
+                    }
+                };
+                for _ in 0..2 {
+                    match answer(&engine) {
+                        Ok(ids) => assert_eq!(ids, want, "call {call}"),
+                        Err(e) => {
+                            assert!(e.to_string().contains(name), "{e}");
+                            failed_requests += 1;
+                        }
                     }
                 }
             }
         }
+        assert!(failed_loads > 0 && failed_requests > 0, "{name}: {failed_loads} {failed_requests}");
     }
-    assert!(failed_loads > 0 && failed_requests > 0, "{failed_loads} {failed_requests}");
 }
 
 #[test]
 fn the_interpreter_needs_all_its_memory() {
     let _alone = alone();
-    let options = LoadOptions { exact: true, ..options(Some(smallest()), "auto", "") };
+    let options = LoadOptions { exact: true, ..options(Some(smallest(&catalogue())), "auto", "") };
     let refused = load(&catalogue(), &options, &mut |_, _| ()).err().unwrap().to_string();
     assert!(refused.contains("cannot be streamed here"), "{refused}");
 }

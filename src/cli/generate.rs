@@ -99,7 +99,8 @@ fn report(engine: &Engine, finished: &Finished, text: &str, seed: Option<u64>) -
 /// What came from the drive for each token, beside what the drive can give.
 fn streamed(info: &ModelInfo, tps: f64) -> Option<(&'static str, String)> {
     let Residence { plan, units, .. } = &info.residence;
-    if plan.streamed() == 0 {
+    // Which experts came is not known from the plan.
+    if plan.streamed() == 0 || !plan.cache.experts.is_empty() {
         return None;
     }
     let bytes = plan.traffic(units).drive as f64;

@@ -79,7 +79,7 @@ impl Forecast {
     }
 
     fn streams(&self) -> bool {
-        self.plan().streamed() > 0
+        self.plan().brings()
     }
 
     /// A pass of `rows` tokens of as many sequences.

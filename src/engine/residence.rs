@@ -112,15 +112,19 @@ impl Residence {
     pub(super) fn words(&self) -> String {
         let plan = &self.plan;
         let all: u64 = self.units.iter().map(|u| u.extent.len).sum();
-        match plan.streamed() {
-            0 => String::new(),
-            streamed => format!(
-                "; {} of {} MB of weights in memory, {} MB streamed in each pass",
-                (all - plan.away()) / 1_000_000,
-                all / 1_000_000,
-                streamed / 1_000_000
-            ),
+        if !plan.brings() {
+            return String::new();
         }
+        let experts = match plan.cache.experts.len() {
+            0 => String::new(),
+            all => format!(", room for {} of {all} experts", plan.cache.places),
+        };
+        format!(
+            "; {} of {} MB of weights in memory, {} MB streamed in each pass{experts}",
+            (all - plan.away()) / 1_000_000,
+            all / 1_000_000,
+            plan.streamed() / 1_000_000
+        )
     }
 }
 

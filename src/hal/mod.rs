@@ -13,7 +13,7 @@ pub mod exact;
 pub mod probe;
 mod supply;
 
-pub use supply::{Home, Panel, Supply};
+pub use supply::{Home, Panel, Supply, Wanted};
 
 use crate::error::Result;
 use crate::op::{Carry, CarryId, Program};

@@ -14,6 +14,8 @@ pub enum Home {
     Memory,
     /// On the drive. It comes in each pass that needs it, in the order of use.
     Stream,
+    /// On the drive, and for a while in the supply's memory: a part of an expert, which comes when it is wanted.
+    Cache,
     /// On the drive. Of it single rows are read when they are wanted; it is never multiplied with.
     Drive,
 }
@@ -29,10 +31,19 @@ pub struct Panel {
     pub home: Home,
 }
 
+/// A panel that is wanted, and whatever helps the caller to know it again.
+pub type Wanted = (u32, u32);
+
 /// Hands out the bytes of panels, as they are in the checkpoint: row after row. Callable from several threads.
 pub trait Supply: Send + Sync + std::fmt::Debug {
+    /// Says which cached panels the next step needs, each once, so that those that are missing come. They are put in
+    /// the order in which to ask for them: what is there comes first. A step ends when every one of them has had its
+    /// uses; panels of the same experts that a later step needs may come with them.
+    fn want(&self, panels: &mut [Wanted]);
+
     /// Waits until a panel is there and gives its bytes to `f`. After `uses` such calls its place is free for another
-    /// panel. Callers ask for panels in the order of their use, and hold none while they wait for the next.
+    /// panel. Callers ask for panels in the order of their use (cached ones: in that of `want`), and hold none while
+    /// they wait for the next.
     ///
     /// # Errors
     /// `Io` when it could not be read, and from then on until the next pass.

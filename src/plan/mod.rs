@@ -4,15 +4,19 @@
 //! with a home. What every pass reads comes first; what no pass multiplies with (an embedding table) stays on the drive
 //! and gives single rows. Where the rest does not fit, panels are kept and streamed in turns, in the same proportion
 //! all along a pass: between two panels that are kept the drive brings the next one, so that it never rests, and the
-//! set that is kept is fixed, because a cyclic scan through any cache that is smaller than it hits nothing.
+//! set that is kept is fixed, because a cyclic scan through any cache that is smaller than it hits nothing. Experts are
+//! another matter: who is needed next is known only when a token has chosen, so what dense weights leave is a cache of
+//! them (`cache`).
 //!
 //! It knows no family of models, no file and no device: sizes, uses and rates are all it is told. `law` says how long a
 //! pass takes by these bytes.
 
+mod cache;
 mod law;
 #[cfg(test)]
 mod tests;
 
+pub use cache::Cache;
 pub use law::{Bound, Prediction, Rates};
 
 use crate::error::{Error, Result};
@@ -82,7 +86,11 @@ impl Unit {
 
     /// Whether it may be streamed or stay on the drive.
     fn may_leave(&self) -> bool {
-        self.matrix && (self.usage == Use::Rows || !self.is_small())
+        self.matrix && (cache::home(self.usage).is_some() || !self.is_small())
+    }
+
+    fn is_expert(&self) -> bool {
+        matches!(self.usage, Use::Experts(_))
     }
 }
 
@@ -92,6 +100,8 @@ const GROUP: usize = 16;
 const SMALL: u64 = 64 << 10;
 /// The ring's bytes, by what the budget allows.
 const RING: std::ops::RangeInclusive<u64> = 16 << 20..=64 << 20;
+/// Bytes of an expert's panel at most, where experts are cached: below this its matrices are not cut.
+const EXPERT: u64 = 8 << 20;
 /// What direct reads need around a panel.
 const MARGIN: u64 = 2 * 4096;
 
@@ -153,6 +163,8 @@ pub struct Plan {
     pub budget: u64,
     /// Bytes of kept weights.
     pub kept: u64,
+    /// Experts that come when they are wanted; empty where there are none, or all are kept.
+    pub cache: Cache,
 }
 
 /// Bytes of one pass with one token that gives logits.
@@ -170,7 +182,7 @@ impl Plan {
     /// # Errors
     /// `Limit` when the budget is too small for what must be in memory, naming the smallest that works.
     pub fn new(units: &[Unit], needs: Needs, policy: &Policy) -> Result<Plan> {
-        let mut plan = cut(units, needs, policy);
+        let mut plan = cut(units, needs, policy, false);
         let whole: u64 = units.iter().map(Unit::kept_whole).sum();
         let loading = plan.ring();
         if whole.saturating_add(needs.total()).saturating_add(loading) <= policy.budget {
@@ -181,9 +193,9 @@ impl Plan {
             let need = whole + needs.total() + loading;
             return Err(too_small(policy.budget, need, "weights, which cannot be streamed here"));
         }
-        if let Some(u) = units.iter().find(|u| matches!(u.usage, Use::Experts(_))) {
-            let need = whole + needs.total() + loading;
-            return Err(too_small(policy.budget, need, &format!("experts ({}), which are not streamed", u.name)));
+        if units.iter().any(Unit::is_expert) {
+            plan = cut(units, needs, policy, true);
+            plan.cache = Cache::new(units, &plan.panels, &plan.parts);
         }
         plan.spread(units, policy.budget)?;
         Ok(plan)
@@ -204,6 +216,11 @@ impl Plan {
         self.parts.iter().filter(|p| p.home == Home::Stream).map(|p| p.extent.len).sum()
     }
 
+    /// Whether passes bring weights: streamed ones, or experts that have no place.
+    pub fn brings(&self) -> bool {
+        self.streamed() > 0 || self.cache.places < self.cache.experts.len()
+    }
+
     /// Bytes of the file's weights that are not kept.
     pub fn away(&self) -> u64 {
         self.parts.iter().filter(|p| p.home != Home::Memory).map(|p| p.extent.len).sum()
@@ -211,35 +228,48 @@ impl Plan {
 
     /// All that the plan lets the process have.
     pub fn memory(&self) -> u64 {
-        self.needs.total() + self.ring() + self.kept
+        self.needs.total() + self.ring() + self.kept + self.cache.bytes()
     }
 
-    /// Bytes of a pass with one token.
+    /// Bytes of a pass with one token; of experts, if all were wanted alike.
     pub fn traffic(&self, units: &[Unit]) -> Traffic {
+        self.traffic_at(units, self.cache.uniform_hits())
+    }
+
+    /// Bytes of a pass with one token when this share of the wanted experts is in the cache.
+    pub fn traffic_at(&self, units: &[Unit], hits: f64) -> Traffic {
         let mut t = Traffic { drive: self.streamed(), memory: 0 };
-        for u in units {
-            match u.usage {
-                Use::Rows => t.memory += u.row_bytes(),
-                Use::Experts(used) => t.memory += u.extent.len / u.experts.max(1) as u64 * used as u64,
-                _ => t.memory += u.extent.len,
-            }
+        for (u, panels) in units.iter().zip(&self.panels) {
+            let away = panels.iter().any(|p| matches!(p.home, Home::Drive | Home::Cache));
+            let (memory, drive) = match u.usage {
+                Use::Rows => (u.row_bytes(), u.row_bytes()),
+                Use::Experts(used) => {
+                    let bytes = u.extent.len / u.experts.max(1) as u64 * used as u64;
+                    (bytes, (bytes as f64 * (1.0 - hits)) as u64)
+                }
+                _ => (u.extent.len, 0),
+            };
+            t.memory += memory;
+            t.drive += if away { drive } else { 0 };
         }
-        let lies = |u: &Unit, n: usize| u.usage == Use::Rows && self.panels[n].iter().any(|p| p.home == Home::Drive);
-        t.drive += units.iter().enumerate().filter(|(n, u)| lies(u, *n)).map(|(_, u)| u.row_bytes()).sum::<u64>();
         t
     }
 
     /// Gives panels their homes: as many in memory as the budget has room for, evenly along the pass.
     fn spread(&mut self, units: &[Unit], budget: u64) -> Result<()> {
-        let fixed = self.needs.total() + self.ring();
+        let fixed = self.needs.total() + self.ring() + self.cache.bytes();
         let small: u64 = units.iter().filter(|u| !u.may_leave()).map(Unit::kept_whole).sum();
         let least = fixed + small;
         let Some(room) = budget.checked_sub(least) else {
             let mib = |n: u64| n.div_ceil(1 << 20);
             let Needs { process, workspace, state } = self.needs;
+            let experts = match self.cache.places {
+                0 => String::new(),
+                n => format!(", {} of {n} experts at once", mib(self.cache.bytes())),
+            };
             let what = format!(
                 "what must be in memory ({} MiB of program, {} of context, {} of workspace, {} of streaming buffers, {} \
-                 of small weights)",
+                 of small weights{experts})",
                 mib(process),
                 mib(state),
                 mib(workspace),
@@ -248,7 +278,7 @@ impl Plan {
             );
             return Err(too_small(budget, least, &what));
         };
-        let leaves = |u: &Unit| u.may_leave() && u.usage != Use::Rows;
+        let leaves = |u: &Unit| u.may_leave() && cache::home(u.usage).is_none();
         let cyclic: u64 = units.iter().filter(|u| leaves(u)).map(Unit::kept_whole).sum();
         let share = room as f64 / cyclic.max(1) as f64;
         let (mut due, mut left) = (0.0, room);
@@ -257,11 +287,11 @@ impl Plan {
             for panel in panels.iter_mut().filter(|_| unit.may_leave()) {
                 let bytes = unit.kept(panel.rows.len());
                 due += if leaves(unit) { bytes as f64 * share } else { 0.0 };
-                panel.home = match unit.usage {
-                    Use::Rows => Home::Drive,
+                panel.home = match cache::home(unit.usage) {
+                    Some(home) => home,
                     // Half a panel ahead of what is due or behind it: the turns are as even as panels allow.
-                    _ if due >= bytes as f64 / 2.0 && bytes <= left => Home::Memory,
-                    _ => Home::Stream,
+                    None if due >= bytes as f64 / 2.0 && bytes <= left => Home::Memory,
+                    None => Home::Stream,
                 };
                 if panel.home == Home::Memory {
                     due -= bytes as f64;
@@ -271,17 +301,20 @@ impl Plan {
                 self.parts[panel.number as usize].home = panel.home;
             }
         }
+        self.cache.grow(left);
         Ok(())
     }
 }
 
-/// All panels, in memory for now, and the ring.
-fn cut(units: &[Unit], needs: Needs, policy: &Policy) -> Plan {
+/// All panels, in memory for now, and the ring; whether experts will be cached.
+fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Plan {
     let (mut panels, mut parts) = (vec![], vec![]);
     let mut widest = 0;
     for (n, u) in units.iter().enumerate() {
         let (row, outputs) = (u.row_bytes(), matches!(u.usage, Use::Outputs | Use::OutputsAndRows));
-        let most = (policy.block / row.max(1)) as usize / GROUP * GROUP;
+        let cached = cached && u.is_expert();
+        let block = if cached { policy.block.max(EXPERT) } else { policy.block };
+        let most = (block / row.max(1)) as usize / GROUP * GROUP;
         let count = u.rows.div_ceil(most.max(GROUP));
         let rows = u.rows.div_ceil(count).next_multiple_of(GROUP);
         let mut mine = vec![];
@@ -295,7 +328,7 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy) -> Plan {
                     offset: u.extent.offset + first as u64 * row,
                     len: len as u64 * row,
                 };
-                widest = widest.max(extent.len);
+                widest = widest.max(if cached { 0 } else { extent.len });
                 parts.push(Part { unit: n, extent, outputs, home: Home::Memory });
                 mine.push(Panel { number, rows: first..first + len, home: Home::Memory });
             }
@@ -306,7 +339,7 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy) -> Plan {
     let ring = (policy.budget / 32).clamp(*RING.start(), *RING.end());
     // One to read from, one to fill, and one to spare, at least.
     let slots = ((ring / slot_bytes) as usize).clamp(3, parts.len().max(3));
-    Plan { panels, parts, slots, slot_bytes, needs, budget: policy.budget, kept: 0 }
+    Plan { panels, parts, slots, slot_bytes, needs, budget: policy.budget, kept: 0, cache: Cache::default() }
 }
 
 fn too_small(have: u64, need: u64, what: &str) -> Error {

@@ -45,7 +45,8 @@ fn check(units: &[Unit], plan: &Plan) {
             assert_eq!((p.rows.start, part.unit, part.home), (row, n, p.home), "{}", u.name);
             assert_eq!(part.extent.offset, u.extent.offset + row as u64 * u.row_bytes());
             assert_eq!(part.extent.len, p.rows.len() as u64 * u.row_bytes());
-            assert!((p.rows.start % u.rows).is_multiple_of(GROUP) && part.extent.len + MARGIN <= plan.slot_bytes);
+            assert!((p.rows.start % u.rows).is_multiple_of(GROUP));
+            assert!(p.home == Home::Cache || part.extent.len + MARGIN <= plan.slot_bytes);
             assert_eq!(p.rows.start / u.rows, (p.rows.end - 1) / u.rows, "a panel crosses experts");
             row = p.rows.end;
         }
@@ -129,6 +130,75 @@ fn experts_are_cut_apart() {
     let plan = Plan::new(&units, NEEDS, &Policy { budget: 100 * MIB, block: 4096, stream: true }).unwrap();
     check(&units, &plan);
     assert_eq!(plan.traffic(&units).memory, units[0].extent.len / 3);
+}
+
+/// Layers of a matrix that all tokens use, and of 16 experts with three matrices, of which the last has another size in
+/// every second layer; a token uses two.
+fn mixture() -> Vec<Unit> {
+    let mut units = vec![unit("embedding", 1024, 20_000, Use::Rows)];
+    for layer in 0..6 {
+        units.push(unit(&format!("{layer}.dense"), 1024, 2000, Use::Pass));
+        for (name, cols, rows) in [("gate", 1024, 256), ("up", 1024, 256), ("down", 256, 1024 + layer % 2 * 256)] {
+            let mut u = unit(&format!("{layer}.{name}"), cols, rows, Use::Experts(2));
+            (u.experts, u.extent.len) = (16, u.extent.len * 16);
+            units.push(u);
+        }
+    }
+    units.push(unit("head", 1024, 20_000, Use::Outputs));
+    units
+}
+
+#[test]
+fn experts_that_do_not_fit_share_what_dense_weights_leave() {
+    let units = mixture();
+    let plan = |budget: u64| Plan::new(&units, NEEDS, &Policy { budget, block: 100_000, stream: true });
+    let failed = plan(1).unwrap_err().to_string();
+    assert!(failed.contains("of 6 experts at once"), "{failed}");
+    let least: u64 =
+        failed.split("smallest that works is ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(plan((least - 1) * MIB).is_err(), "{failed}");
+    let dense = |p: &Part| p.home != Home::Drive && !units[p.unit].is_expert();
+    let (mut places, mut streamed) = (0, u64::MAX);
+    for mib in least..170 {
+        let plan = plan(mib * MIB).unwrap();
+        check(&units, &plan);
+        assert!(plan.parts.iter().all(|p| units[p.unit].is_expert() == (p.home == Home::Cache)));
+        // Each expert of each layer, all of its three matrices, none of which is cut.
+        let Cache { experts, sizes, .. } = &plan.cache;
+        assert_eq!((experts.len(), sizes.len()), (96, 3));
+        for (e, panels) in experts.iter().enumerate() {
+            for (i, &number) in panels.iter().enumerate() {
+                let part = &plan.parts[number as usize];
+                assert!(part.unit == 2 + e / 16 * 4 + i && part.extent.len + MARGIN <= sizes[i]);
+            }
+        }
+        assert!(plan.cache.places >= places && plan.streamed() <= streamed);
+        assert!(plan.cache.places == 6 || plan.streamed() == 0, "dense weights go first");
+        (places, streamed) = (plan.cache.places, plan.streamed());
+        assert!(places == 96 || plan.memory() + MIB > plan.budget, "{mib}: {} of {}", plan.memory(), plan.budget);
+        let t = plan.traffic_at(&units, 0.75);
+        let used: u64 = units.iter().filter(|u| u.is_expert()).map(|u| u.extent.len / 8).sum();
+        let others: u64 = plan.parts.iter().filter(|p| dense(p)).map(|p| p.extent.len).sum();
+        assert_eq!(t.drive, streamed + used / 4 + units[0].row_bytes());
+        assert_eq!(t.memory, others + used + units[0].row_bytes());
+        assert_eq!(plan.traffic(&units), plan.traffic_at(&units, places as f64 / 96.0));
+    }
+    assert!(places > 90, "{places}");
+    let plan = plan(400 * MIB).unwrap();
+    assert!(!plan.streams() && plan.cache == Cache::default());
+}
+
+#[test]
+fn large_experts_are_read_in_pieces() {
+    let mut large = unit("large", 4096, 14_336, Use::Experts(2));
+    (large.experts, large.extent.len) = (8, large.extent.len * 8);
+    let units = [large];
+    let plan = Plan::new(&units, NEEDS, &Policy { budget: 475 * MIB, block: MIB, stream: true }).unwrap();
+    check(&units, &plan);
+    let pieces = &plan.cache.experts[7];
+    assert!(plan.cache.places >= 6 && plan.cache.sizes.len() == pieces.len());
+    assert_eq!(pieces.iter().map(|&n| plan.parts[n as usize].extent.len).sum::<u64>(), units[0].extent.len / 8);
+    assert!(plan.cache.sizes.iter().all(|&bytes| bytes <= (8 * MIB + MARGIN).next_multiple_of(4096)));
 }
 
 #[test]

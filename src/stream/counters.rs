@@ -9,6 +9,20 @@ pub struct Counters {
     pub bytes: u64,
     /// Time during which at least one thread waited for a panel.
     pub stalled: Duration,
+    /// Experts that a pass wanted and that were there, each once in a pass.
+    pub hits: u64,
+    /// Those that had to come.
+    pub misses: u64,
+    /// Bytes of experts among `bytes`.
+    pub missed: u64,
+}
+
+impl Counters {
+    /// The share of wanted experts that were there.
+    pub fn hit_rate(&self) -> Option<f64> {
+        let all = self.hits + self.misses;
+        (all > 0).then(|| self.hits as f64 / all as f64)
+    }
 }
 
 impl std::ops::Sub for Counters {
@@ -16,7 +30,13 @@ impl std::ops::Sub for Counters {
 
     /// What has been counted since.
     fn sub(self, before: Counters) -> Counters {
-        Counters { bytes: self.bytes - before.bytes, stalled: self.stalled - before.stalled }
+        Counters {
+            bytes: self.bytes - before.bytes,
+            stalled: self.stalled - before.stalled,
+            hits: self.hits - before.hits,
+            misses: self.misses - before.misses,
+            missed: self.missed - before.missed,
+        }
     }
 }
 

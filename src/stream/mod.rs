@@ -4,15 +4,22 @@
 //! place is free, over the end of a pass into the next one, so the drive rests only where the cores are slower. Whoever
 //! multiplies asks for a panel by its number, waits where it has not arrived, and the last of its users gives its place
 //! back. Loading is the same with another order: all panels that are kept, once. Nothing is allocated in a pass.
+//! Experts have no order; they come when they are wanted, before whatever the ring could read ahead (`cache`), and the
+//! ones that are used most stay (`uses`).
 //!
 //! A pass is announced by `begin`; whatever an earlier one left behind (because it failed) is dropped then. Panels that
 //! only passes with logits use are never read ahead of such a pass. A read that fails is the error of the pass that
 //! needed it; the next pass tries again. States of a panel: `Reading`, then `Ready` or `Failed`; `Dropped` is a read
 //! under way that nobody wants any more.
 
+mod cache;
+#[cfg(test)]
+mod cache_tests;
 mod counters;
+mod lease;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 pub use counters::Counters;
 
@@ -21,6 +28,7 @@ use crate::hal::{Home, Supply};
 use crate::io::{self, Done, Read, Reader, RowReader, Slot};
 use crate::plan::Plan;
 use crate::source::Source;
+use cache::Cache;
 use counters::Clock;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -79,6 +87,7 @@ struct State {
     /// What is being read, has arrived or is in use, in order.
     queue: VecDeque<Entry>,
     free: Vec<Arc<Slot>>,
+    cache: Cache,
     /// The pass that runs, and whether it gives logits.
     pass: u64,
     outputs: bool,
@@ -130,8 +139,11 @@ impl Streamer {
         let kept = (0u32..).zip(&plan.parts).filter(|(_, p)| p.home == Home::Memory).map(|(n, _)| n);
         let numbers: Vec<u32> = kept.collect();
         let order = Order { outputs: numbers.len(), numbers, cyclic: false };
+        let sizes: Vec<usize> = plan.cache.sizes.iter().map(|&bytes| bytes as usize).collect();
+        let room = io::slots_of(&sizes.repeat(plan.cache.places))?;
         let state = State {
             order,
+            cache: Cache::new(&plan.cache, plan.parts.len(), room),
             queue: VecDeque::with_capacity(slots.len()),
             free: slots,
             pass: 1,
@@ -184,7 +196,7 @@ impl Streamer {
         let mut numbers: Vec<u32> = streamed(false).collect();
         let outputs = numbers.len();
         numbers.extend(streamed(true));
-        if numbers.is_empty() {
+        if numbers.is_empty() && plan.cache.experts.is_empty() {
             self.close();
             return;
         }
@@ -199,9 +211,10 @@ impl Streamer {
     pub fn begin(&self, outputs: bool) {
         let mut state = lock(&self.shared.state);
         let state = &mut *state;
-        if state.order.numbers.is_empty() {
+        if state.order.numbers.is_empty() && state.cache.is_empty() {
             return;
         }
+        state.cache.begin();
         state.pass += 1;
         state.outputs = outputs;
         // What a pass that failed has left.
@@ -235,6 +248,7 @@ impl Streamer {
         let mut state = lock(&self.shared.state);
         state.free = vec![];
         state.queue = VecDeque::new();
+        state.cache = Cache::default();
     }
 }
 
@@ -245,7 +259,23 @@ impl Drop for Streamer {
 }
 
 impl State {
-    /// The next panel to read, if it is known.
+    /// The next panel to read, by its tag, and where to: experts that are wanted go before what is read ahead.
+    fn next(&mut self) -> Option<(u64, Arc<Slot>)> {
+        if let Some((number, slot)) = self.cache.next() {
+            return Some((number.into(), slot));
+        }
+        if self.free.is_empty() {
+            return None;
+        }
+        let entry = self.advance()?;
+        // A read is known by its pass and panel: the same panel may be wanted again before a read of it that was
+        // dropped has ended.
+        let tag = entry.pass << 32 | u64::from(entry.number);
+        self.queue.push_back(entry);
+        self.free.pop().map(|slot| (tag, slot))
+    }
+
+    /// The next panel of the order, if it is known.
     fn advance(&mut self) -> Option<Entry> {
         loop {
             let (pass, index) = self.next;
@@ -265,6 +295,23 @@ impl State {
         }
     }
 
+    /// A panel that has arrived or failed; its user is counted.
+    fn take(&mut self, number: u32) -> Option<Result<(Arc<Slot>, usize)>> {
+        if self.cache.has(number) {
+            return self.cache.take(number);
+        }
+        let at = self.find(number)?;
+        let entry = &mut self.queue[at];
+        match &entry.content {
+            Content::Ready { slot, start } => {
+                entry.users += 1;
+                Some(Ok((slot.clone(), *start)))
+            }
+            Content::Failed(e) => Some(Err(e.clone())),
+            Content::Reading | Content::Dropped => None,
+        }
+    }
+
     fn find(&mut self, number: u32) -> Option<usize> {
         let pass = self.pass;
         self.queue.iter().position(|e| e.number == number && e.pass == pass)
@@ -278,15 +325,10 @@ impl Shared {
         let mut begun: Vec<(Read, Arc<Slot>)> = Vec::with_capacity(depth);
         loop {
             let mut state = lock(&self.state);
-            while !state.closed && reader.in_flight() + begun.len() < depth && !state.free.is_empty() {
-                let Some(entry) = state.advance() else { break };
-                let Place { source, offset, len } = self.places[entry.number as usize];
-                // A read is known by its pass and panel: the same panel may be wanted again before a read of it that
-                // was dropped has ended.
-                let tag = entry.pass << 32 | u64::from(entry.number);
-                let slot = state.free.pop().expect("it was just looked at");
+            while !state.closed && reader.in_flight() + begun.len() < depth {
+                let Some((tag, slot)) = state.next() else { break };
+                let Place { source, offset, len } = self.places[tag as u32 as usize];
                 begun.push((Read { source, offset, len, tag }, slot));
-                state.queue.push_back(entry);
             }
             if reader.in_flight() + begun.len() == 0 {
                 if state.closed {
@@ -305,6 +347,16 @@ impl Shared {
         let (pass, number) = (done.tag >> 32, done.tag as u32);
         let mut state = lock(&self.state);
         let state = &mut *state;
+        let len = self.places[number as usize].len as u64;
+        if state.cache.has(number) {
+            if done.result.is_ok() {
+                state.clock.counters.bytes += len;
+                state.clock.counters.missed += len;
+            }
+            state.cache.arrive(number, done);
+            self.arrived.notify_all();
+            return;
+        }
         let is_it = |e: &Entry| e.number == number && e.pass & 0xffff_ffff == pass;
         let Some(at) = state.queue.iter().position(is_it) else {
             state.free.push(done.slot);
@@ -317,7 +369,7 @@ impl Shared {
                 return;
             }
             (_, Ok(())) => {
-                state.clock.counters.bytes += self.places[number as usize].len as u64;
+                state.clock.counters.bytes += len;
                 Content::Ready { slot: done.slot, start: done.start }
             }
             (_, Err(e)) => {
@@ -334,16 +386,10 @@ impl Shared {
         let mut state = lock(&self.state);
         let mut waits = false;
         let found = loop {
-            let at = state.find(number);
-            match at.map(|at| &state.queue[at].content) {
-                Some(Content::Ready { slot, start }) => {
-                    let found = (slot.clone(), *start);
-                    state.queue[at.expect("it was found")].users += 1;
-                    break Ok(found);
-                }
-                Some(Content::Failed(e)) => break Err(e.clone()),
-                _ if state.closed => break Err(Error::Engine("the thread that reads weights has ended".into())),
-                _ => {}
+            match state.take(number) {
+                Some(found) => break found,
+                None if state.closed => break Err(Error::Engine("the thread that reads weights has ended".into())),
+                None => {}
             }
             if !waits {
                 waits = true;
@@ -370,6 +416,13 @@ impl Shared {
 
     fn release(&self, number: u32, uses: u32) {
         let mut state = lock(&self.state);
+        if state.cache.has(number) {
+            if state.cache.give_back(number, uses) {
+                drop(state);
+                self.freed.notify_one();
+            }
+            return;
+        }
         let Some(at) = state.find(number) else { return };
         let entry = &mut state.queue[at];
         entry.users -= 1;
@@ -381,42 +434,6 @@ impl Shared {
             drop(state);
             self.freed.notify_one();
         }
-    }
-}
-
-impl Supply for Shared {
-    fn panel(&self, number: u32, uses: u32, f: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let (slot, start) = self.acquire(number)?;
-        let lease = Lease { shared: self, number, uses, slot: Some(slot) };
-        f(&lease.bytes()[start..start + self.places[number as usize].len]);
-        Ok(())
-    }
-
-    fn bytes(&self, number: u32, at: usize, out: &mut [u8]) -> Result<()> {
-        let place = self.places[number as usize];
-        self.rows.read(place.source, place.offset + at as u64, out)
-    }
-}
-
-/// A panel in use; given back also where its user panics.
-struct Lease<'a> {
-    shared: &'a Shared,
-    number: u32,
-    uses: u32,
-    slot: Option<Arc<Slot>>,
-}
-
-impl Lease<'_> {
-    fn bytes(&self) -> &[u8] {
-        self.slot.as_ref().map_or(&[], |slot| slot.bytes())
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        // Before the place may be filled again: whoever fills it must hold it alone.
-        self.slot = None;
-        self.shared.release(self.number, self.uses);
     }
 }
 

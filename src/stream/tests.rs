@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::format::Extent;
-use crate::hal::Panel;
-use crate::plan::{Needs, Part};
+use crate::hal::{Panel, Wanted};
+use crate::plan::{self, Needs, Part};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Byte `i` of panel `n`.
@@ -30,7 +30,8 @@ fn model(homes: &[(Home, bool)], slots: usize) -> (tempfile::NamedTempFile, Vec<
     let sources = vec![Arc::new(Source::open(file.path()).unwrap())];
     let panels: Vec<Panel> = vec![];
     let slot_bytes = 5000 + 2 * 4096;
-    let plan = Plan { panels: vec![panels], parts, slots, slot_bytes, needs: Needs::default(), budget: 0, kept: 0 };
+    let (needs, cache) = (Needs::default(), plan::Cache::default());
+    let plan = Plan { panels: vec![panels], parts, slots, slot_bytes, needs, budget: 0, kept: 0, cache };
     (file, sources, plan)
 }
 
@@ -53,6 +54,7 @@ fn take(supply: &dyn Supply, n: usize, uses: u32) -> Result<()> {
 const M: (Home, bool) = (Home::Memory, false);
 const S: (Home, bool) = (Home::Stream, false);
 const O: (Home, bool) = (Home::Stream, true);
+const C: (Home, bool) = (Home::Cache, false);
 const D: (Home, bool) = (Home::Drive, false);
 
 /// Panels of a pass, in order.
@@ -205,4 +207,120 @@ fn a_file_that_was_cut_short_is_an_error_that_says_so() {
     streamer.begin(true);
     let failed = (0..homes.len()).try_for_each(|n| take(&*supply, n, 1)).unwrap_err().to_string();
     assert!(failed.contains("truncated"), "{failed}");
+}
+
+/// Two panels that are streamed, then two parts of each of eight experts, which have room in some places.
+fn mixture(places: usize) -> (tempfile::NamedTempFile, Vec<Arc<Source>>, Plan) {
+    let mut homes = vec![M, S, S];
+    homes.extend([C; 16]);
+    let (file, sources, mut plan) = model(&homes, 3);
+    let experts = (3..11).map(|n| vec![n, n + 8]).collect();
+    plan.cache = plan::Cache { experts, places, sizes: vec![5000 + 2 * 4096; 2] };
+    (file, sources, plan)
+}
+
+/// A pass that uses some experts' first parts, then a streamed panel, then their second parts; each panel three times.
+fn choose(supply: &dyn Supply, experts: &[u32]) -> Result<()> {
+    let uses = |n: u32| (0..3).try_for_each(|_| take(supply, n as usize, 3));
+    for part in [0, 8] {
+        let mut wanted: Vec<Wanted> = experts.iter().map(|e| (e + 3 + part, 100 + e)).collect();
+        supply.want(&mut wanted);
+        for (number, name) in wanted {
+            assert_eq!(number - 3 - part + 100, name);
+            uses(number)?;
+        }
+        uses(1 + part / 8)?;
+    }
+    Ok(())
+}
+
+/// The experts that a pass uses: one to all of them.
+fn choice(pass: u32) -> Vec<u32> {
+    let some = (0..8).filter(|e| (e * 5 + pass * 3) % 8 <= pass % 9);
+    some.collect()
+}
+
+#[test]
+fn wanted_experts_come_whatever_the_room_and_the_reader() {
+    for kind in io::KINDS.iter().map(|k| k.0) {
+        for places in 1..=8 {
+            let faults = if places % 2 == 0 { "delay/9,short/5,eintr/7" } else { "" };
+            let (_file, sources, plan) = mixture(places);
+            let mut streamer = Streamer::open(&sources, &plan, &options(kind, faults)).unwrap();
+            let supply = streamer.supply();
+            take(&*supply, 0, 1).unwrap();
+            streamer.stream(&plan);
+            let mut wanted = 0;
+            for pass in 0..40 {
+                streamer.begin(true);
+                choose(&*supply, &choice(pass)).unwrap();
+                wanted += choice(pass).len() as u64;
+            }
+            let counters = streamer.counters();
+            assert_eq!(counters.hits + counters.misses, wanted);
+            assert!(places < 8 || counters.misses == 8, "what has come stays where all have room: {counters:?}");
+            let each: u64 = (3..19).map(|n| len(n) as u64).sum();
+            assert!(counters.missed >= each && counters.missed < counters.bytes, "{counters:?}");
+            assert!(places < 8 || counters.missed == each, "{counters:?}");
+        }
+    }
+}
+
+#[test]
+fn threads_share_experts_in_the_order_that_was_given() {
+    for places in [1, 3, 8] {
+        let (_file, sources, plan) = mixture(places);
+        let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/5")).unwrap();
+        let supply = streamer.supply();
+        take(&*supply, 0, 1).unwrap();
+        streamer.stream(&plan);
+        for pass in 0..30 {
+            streamer.begin(true);
+            for part in [0, 8] {
+                let mut wanted: Vec<Wanted> = choice(pass).iter().map(|e| (e + 3 + part, 0)).collect();
+                supply.want(&mut wanted);
+                let next = AtomicUsize::new(0);
+                std::thread::scope(|scope| {
+                    for _ in 0..3 {
+                        scope.spawn(|| {
+                            while let Some(&(n, _)) = wanted.get(next.fetch_add(1, Ordering::Relaxed) / 4) {
+                                take(&*supply, n as usize, 4).unwrap();
+                            }
+                        });
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// As for streamed panels: a read that fails is the error of the pass that wanted it, and of no other. A pass may also
+/// be given up between any two panels.
+#[test]
+fn an_expert_that_fails_comes_in_the_next_pass() {
+    let mut failures = 0;
+    for k in 1..40 {
+        let (file, sources, plan) = mixture(2 + k % 3);
+        let Ok(mut streamer) = Streamer::open(&sources, &plan, &options("pread", &format!("eio@{k}"))) else {
+            continue;
+        };
+        let supply = streamer.supply();
+        if take(&*supply, 0, 1).is_err() {
+            continue;
+        }
+        streamer.stream(&plan);
+        let mut failed = vec![];
+        for pass in 0..12 {
+            streamer.begin(true);
+            failed.extend(choose(&*supply, &choice(pass)).err().map(|e| e.to_string()));
+            streamer.begin(true);
+            let mut wanted: Vec<Wanted> = (3..8).map(|n| (n, 0)).collect();
+            supply.want(&mut wanted);
+            failed.extend(take(&*supply, wanted[0].0 as usize, 2).err().map(|e| e.to_string()));
+        }
+        assert!(failed.len() <= 1, "read {k}: {failed:?}");
+        assert!(failed.iter().all(|f| f.contains(&file.path().display().to_string())), "{failed:?}");
+        failures += failed.len();
+    }
+    assert!(failures > 5, "{failures}");
 }

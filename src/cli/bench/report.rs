@@ -61,7 +61,7 @@ impl Report<'_> {
     /// Bytes from the drive for one token, and bytes of a second of decoding; none where all weights are kept.
     fn disk(&self) -> Option<(f64, f64)> {
         let bytes = self.median(Run::disk_bytes);
-        (self.info.residence.plan.streamed() > 0).then(|| (bytes, bytes * self.decode_tps()))
+        self.info.residence.plan.brings().then(|| (bytes, bytes * self.decode_tps()))
     }
 
     /// Whether what decoding reads stays in the processor's cache.
@@ -70,12 +70,13 @@ impl Report<'_> {
     }
 
     /// Tokens per second of decoding by the law of the slowest link, and which that is, as far as rates are known. The
-    /// bytes are those of the plan, not those of the run.
+    /// bytes are those of the plan, not those of the run; of experts the share that the run had in memory.
     fn decode_limit(&self) -> Option<(f64, &'static str)> {
         let Residence { plan, units, .. } = &self.info.residence;
         let memory = self.work.decode_bytes.filter(|_| !self.cached());
         let batch = u64::from(self.lengths.batch);
-        let drive = if plan.streamed() > 0 { plan.traffic(units).drive / batch } else { 0 };
+        let hits = self.median(Run::hit_rate);
+        let drive = if plan.brings() { plan.traffic_at(units, hits).drive / batch } else { 0 };
         let traffic = Traffic { drive, memory: memory.unwrap_or(0) };
         let rates = Rates { drive: self.drive_rate(), memory: self.limits.best_memory(), cores: self.peak() };
         rates.pass(traffic, self.work.decode_ops).map(|p| (1.0 / p.seconds, p.bound.name()))
@@ -140,6 +141,9 @@ impl Report<'_> {
                 "kept_bytes": plan.kept,
                 "streamed_bytes": plan.streamed(),
                 "ring_bytes": plan.ring(),
+                "expert_places": plan.cache.places,
+                "experts": plan.cache.experts.len(),
+                "expert_hit_rate": (!plan.cache.experts.is_empty()).then(|| self.median(Run::hit_rate)),
             },
             "roofline": {
                 "bound": self.decode_limit().map_or(if self.cached() { "cache" } else { "mem" }, |(_, bound)| bound),

@@ -71,6 +71,11 @@ impl Run {
 }
 
 impl Run {
+    /// The share of wanted experts that were in memory; all, where none are cached.
+    pub fn hit_rate(&self) -> f64 {
+        self.streamed.hit_rate().unwrap_or(1.0)
+    }
+
     /// Bytes from the drive for one token of the answers.
     pub fn disk_bytes(&self) -> f64 {
         self.streamed.bytes as f64 / f64::from(self.lengths.batch) / f64::from(self.lengths.answer - 1)

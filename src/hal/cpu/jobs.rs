@@ -1,7 +1,8 @@
 //! Matrix products as jobs of the pool: quantised inputs, and how outputs are cut into tasks.
 //!
 //! A task is some groups of sixteen weight rows for as many activation rows as the kernels want; where the weights
-//! come from a supply, for all activation rows, so that they are interleaved once. Such tasks begin in the order of use.
+//! come from a supply, for all activation rows, so that they are interleaved once. Such tasks begin in the order of
+//! use; those on cached panels in the order in which the supply has them.
 //! Cutting touches neither the inner dimension nor the order of any sum, so it changes no bits. Quantised inputs are
 //! kept for the rest of a launch: values are written once, so a second product on the same value finds them.
 
@@ -14,6 +15,7 @@ use super::pool::Pool;
 use super::values::Mat;
 use super::weights::{From, Matrix};
 use crate::error::{Error, Result};
+use crate::hal::Wanted;
 use crate::op::ValueId;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -70,7 +72,16 @@ pub struct Inputs {
     held256: Option<(ValueId, usize)>,
     /// Which inputs go to which outputs.
     pub pairs: Vec<Pair>,
+    plan: Pieces,
+}
+
+/// Pieces in order, and what is used to put them there.
+#[derive(Debug, Default)]
+struct Pieces {
     pieces: Vec<Piece>,
+    unordered: Vec<Piece>,
+    /// Cached panels, and the place of their pieces in `unordered`.
+    wanted: Vec<Wanted>,
 }
 
 impl Inputs {
@@ -92,7 +103,7 @@ impl Inputs {
             held32: None,
             held256: None,
             pairs: vec![],
-            pieces: vec![],
+            plan: Pieces::default(),
         })
     }
 
@@ -155,8 +166,8 @@ impl Inputs {
         // is a valid block anyway), and `x` is not written while its products run.
         let (plain, blocks32, blocks256) = unsafe { (x.all(), slice(&self.blocks32), slice(&self.blocks256)) };
         let x = Activations { plain, blocks32, blocks256, rows: x.rows };
-        let (work, in_order) = cut(jobs, kernels, pool.threads(), &mut self.pieces)?;
-        let (pieces, pairs) = (&self.pieces[..], &self.pairs[..]);
+        let (work, in_order) = cut(jobs, kernels, pool.threads(), &mut self.plan)?;
+        let (pieces, pairs) = (&self.plan.pieces[..], &self.pairs[..]);
         let tasks = pieces.last().map_or(0, |p| p.tasks.end);
         let failed: Mutex<Option<Error>> = Mutex::new(None);
         let run = |thread: usize, i: usize| {
@@ -176,7 +187,7 @@ impl Inputs {
                     let within = part.groups.start - piece.groups.start..part.groups.end - piece.groups.start;
                     part.multiply(job.matrix.bytes(start, within), scratch);
                 }
-                From::Stream(number) | From::Drive(number) => {
+                From::Stream(number) | From::Cache(number) | From::Drive(number) => {
                     let supply = job.matrix.supply();
                     let read = supply.panel(number, over_groups as u32, &mut |bytes| {
                         if let Err(e) = part.stream(bytes, piece.groups.start, scratch) {
@@ -198,32 +209,47 @@ impl Inputs {
 }
 
 /// Cuts jobs into pieces; their work (weight bytes times rows), and whether any of them waits for a supply.
-fn cut(jobs: &[Job], kernels: &Kernels, threads: usize, pieces: &mut Vec<Piece>) -> Result<(usize, bool)> {
+fn cut(jobs: &[Job], kernels: &Kernels, threads: usize, plan: &mut Pieces) -> Result<(usize, bool)> {
+    let Pieces { pieces, unordered, wanted } = plan;
     pieces.clear();
-    let (mut work, mut tasks, mut in_order) = (0, 0, false);
+    unordered.clear();
+    wanted.clear();
+    let (mut work, mut in_order) = (0, false);
     for (j, job) in jobs.iter().enumerate() {
         let (matrix, pairs) = (job.matrix, job.pairs.1 - job.pairs.0);
         // A product with no rows needs no weights.
         if pairs == 0 {
             continue;
         }
-        let rows = (kernels.rows)(matrix.format.kind);
         let fair = matrix.groups().div_ceil(4 * threads).max(1);
         let step = (TASK_BYTES / matrix.group_bytes.max(1)).clamp(1, fair);
         work += matrix.group_bytes * matrix.groups() * pairs;
         for part in matrix.parts(job.expert) {
             let rows = match part.from {
-                From::Memory(_) => rows,
-                From::Stream(_) => pairs,
+                From::Memory(_) => (kernels.rows)(matrix.format.kind),
+                From::Stream(_) | From::Cache(_) => pairs,
                 From::Drive(_) => return Err(Error::Engine("a table of rows on the drive was multiplied with".into())),
             };
-            in_order |= matches!(part.from, From::Stream(_));
-            let (groups, from) = (part.groups.clone(), part.from);
-            let mut piece = Piece { job: j, groups, from, step, rows, tasks: tasks..tasks };
-            tasks += piece.over_groups() * pairs.div_ceil(rows);
-            piece.tasks.end = tasks;
-            pieces.push(piece);
+            in_order |= !matches!(part.from, From::Memory(_));
+            let piece = Piece { job: j, groups: part.groups.clone(), from: part.from, step, rows, tasks: 0..0 };
+            match part.from {
+                From::Cache(number) => {
+                    wanted.push((number, unordered.len() as u32));
+                    unordered.push(piece);
+                }
+                _ => pieces.push(piece),
+            }
         }
+    }
+    if !wanted.is_empty() {
+        jobs[unordered[0].job].matrix.supply().want(wanted);
+        pieces.extend(wanted.iter().map(|w| unordered[w.1 as usize].clone()));
+    }
+    let mut tasks = 0;
+    for piece in pieces {
+        let (from, to) = jobs[piece.job].pairs;
+        piece.tasks = tasks..tasks + piece.over_groups() * (to - from).div_ceil(piece.rows);
+        tasks = piece.tasks.end;
     }
     Ok((work, in_order))
 }

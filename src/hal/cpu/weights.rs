@@ -62,6 +62,8 @@ pub enum From {
     Memory(usize),
     /// In this panel of the supply, row after row.
     Stream(u32),
+    /// In this panel of the supply, once it is wanted, row after row.
+    Cache(u32),
     /// In this panel of the supply, never as a whole.
     Drive(u32),
 }
@@ -120,7 +122,7 @@ impl Matrix {
                 let at = group - part.groups.start;
                 self.layout.gather_row(self.bytes(start, at..at + 1), row % LANES, scratch);
             }
-            From::Stream(panel) | From::Drive(panel) => {
+            From::Stream(panel) | From::Cache(panel) | From::Drive(panel) => {
                 let at = (row - part.groups.start * LANES) * self.row_bytes();
                 self.supply.bytes(panel, at, scratch)?;
             }
@@ -219,6 +221,7 @@ fn parts(weight: &WeightDesc, group_bytes: usize) -> (Vec<Part>, Option<usize>) 
                 }
             }
             Home::Stream => parts.push(Part { expert, groups, from: From::Stream(p.number) }),
+            Home::Cache => parts.push(Part { expert, groups, from: From::Cache(p.number) }),
             Home::Drive => parts.push(Part { expert, groups, from: From::Drive(p.number) }),
         }
     }

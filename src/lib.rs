@@ -14,7 +14,7 @@
 //! | floor | modules | what it is |
 //! |---|---|---|
 //! | faces | [`cli`] | what people type |
-//! | engine | [`engine`] | requests, scheduling, one pass after another |
+//! | engine | [`engine`], [`openai`] | requests, scheduling, one pass after another; what others' programs ask |
 //! | model | [`arch`], [`lower`] | families as data; from a description to programs and stages |
 //! | memory | [`plan`], [`stream`], [`kv`] | what lives where; the weights that come from the drive; which page of state belongs to which positions of which sequence |
 //! | hands | [`hal`], [`io`], [`format`](mod@format) | devices; direct reads; files. They do not know each other |
@@ -94,5 +94,6 @@ pub mod arch;
 pub mod lower;
 
 pub mod engine;
+pub mod openai;
 
 pub mod cli;

@@ -148,12 +148,19 @@ fn what_never_fits_is_refused_at_once_and_says_what_would() {
     assert!(e.contains("at least 1 position"), "{e}");
 }
 
-/// A tiny model's whole state is little.
+/// A tiny model's whole state is little: what is wanted fits, but for more than each sequence can use.
 #[test]
-fn state_that_fits_is_all_of_it_here() {
-    let fitting = LoadOptions { max_sequences: 6, state: StateSize::Fitting, ..LoadOptions::default() };
-    for options in [fitting, LoadOptions { max_sequences: 6, ..LoadOptions::default() }] {
+fn state_is_as_large_as_wanted_where_it_fits() {
+    let base = LoadOptions { max_sequences: 6, ..LoadOptions::default() };
+    let pages = |options: LoadOptions| {
         let mut runner = air_rs::engine::load(&requests::catalogue("llama-gqa"), &options, &mut |_, _| ()).unwrap().1;
-        assert_eq!(runner.kv().free_pages(), [6 * 256 / 32]);
-    }
+        (runner.kv().free_pages()[0], runner.context())
+    };
+    let up_to = |n, context| pages(LoadOptions { state: StateSize::UpTo(n), context, ..base.clone() });
+    assert_eq!(pages(base.clone()), (6 * 256 / 32, 256));
+    assert_eq!(up_to(1 << 40, None), (6 * 256 / 32, 256));
+    assert_eq!(up_to(1000, None), (32, 256));
+    assert_eq!(up_to(1, None), (8, 256), "a context is the least");
+    assert_eq!(up_to(1, Some(40)), (2, 40));
+    assert_eq!(up_to(100, Some(40)), (4, 40));
 }

@@ -11,7 +11,7 @@ const FLOORS: &[(&[&str], bool)] = &[
     (&["hal", "io", "format"], false),
     (&["kv", "plan", "stream"], true),
     (&["arch", "lower"], true),
-    (&["engine"], true),
+    (&["engine", "openai"], true),
     (&["cli"], true),
 ];
 

@@ -1,14 +1,13 @@
 //! A conversation on a model's chat template: messages in, a request out.
 
-use crate::engine::{Engine, Request};
+use crate::engine::{ChatFormat, Engine, Request};
 use crate::error::{Error, Result};
 use crate::sample::Params;
-use crate::text::{ChatTemplate, Message, RenderOptions};
+use crate::text::Message;
 
 /// The messages so far and the template that turns them into a prompt.
 pub struct Conversation {
-    template: ChatTemplate,
-    bos: String,
+    format: ChatFormat,
     system: Option<String>,
     messages: Vec<Message>,
 }
@@ -19,15 +18,11 @@ impl Conversation {
     /// # Errors
     /// `Unsupported` for a model without a template, `Invalid` for a template that does not compile.
     pub fn new(engine: &Engine, system: Option<String>) -> Result<Self> {
-        let Some(source) = &engine.info().chat_template else {
+        let Some(format) = ChatFormat::new(engine)? else {
             let what = format!("a chat with {}, which has no chat template,", engine.info().file);
             return Err(Error::Unsupported { what, instead: "use `air generate` without --chat".into() });
         };
-        let tokenizer = engine.tokenizer();
-        let text = |id: Option<u32>| id.map(|id| String::from_utf8_lossy(tokenizer.token_text(id)).into_owned());
-        let bos = text(tokenizer.bos()).unwrap_or_default();
-        let template = ChatTemplate::new(source, &bos, &text(tokenizer.eos()).unwrap_or_default())?;
-        Ok(Conversation { template, bos, system, messages: vec![] })
+        Ok(Conversation { format, system, messages: vec![] })
     }
 
     /// Adds what the user says.
@@ -72,14 +67,11 @@ impl Conversation {
     pub fn request(&self, engine: &Engine, sampling: Params, max_tokens: u32, stop: &[String]) -> Result<Request> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let messages: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
-        let text = self.template.render(&messages, &RenderOptions::default())?;
-        // Most templates write BOS themselves; one is enough.
-        let add_special = self.bos.is_empty() || !text.starts_with(&self.bos);
         Ok(Request {
-            prompt: engine.tokenizer().encode(&text, add_special, true),
+            prompt: self.format.prompt(engine.tokenizer(), &messages)?,
             max_tokens,
             sampling,
-            stop: engine.info().chat_stop.iter().chain(stop).cloned().collect(),
+            stop: self.format.stop(stop),
             ..Request::default()
         })
     }

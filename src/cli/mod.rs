@@ -7,6 +7,7 @@
 //! Exit codes: 0 for success, 1 for an error while running (printed as `error: …`), 2 for bad usage (clap's), 130
 //! when Ctrl-C ended it. Output to a closed pipe ends the process by SIGPIPE, quietly, as other tools do.
 
+mod batch;
 mod bench;
 mod chat;
 mod completions;
@@ -50,6 +51,7 @@ enum Command {
     #[command(visible_alias = "gen")]
     Generate(generate::Args),
     Chat(chat::Args),
+    Batch(batch::Args),
     #[command(visible_alias = "benchmark")]
     Bench(bench::Args),
     Plan(plan::Args),
@@ -69,6 +71,7 @@ impl Command {
         match self {
             Command::Generate(args) => generate::run(args),
             Command::Chat(args) => chat::run(args),
+            Command::Batch(args) => batch::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Perplexity(args) => perplexity::run(args),

@@ -98,6 +98,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Format of the values, where it differs",
     },
     Setting {
+        key: "batch.max-num-seqs",
+        flag: "max-num-seqs",
+        short: None,
+        env: "AIR_MAX_NUM_SEQS",
+        default: Default::Unset("as many as memory allows, up to 256"),
+        kind: Kind::Integer(1, 256),
+        value: "N",
+        help: "Most sequences that run at once",
+    },
+    Setting {
         key: "generate.max-tokens",
         flag: "max-tokens",
         short: Some('n'),

@@ -1,6 +1,6 @@
 //! A job on the engine's thread: its tokens, how many of them have been read, and what becomes of the logits.
 
-use super::request::{Command, Event, FinishReason, Finished, Logits, Request, Token, Usage};
+use super::request::{Command, Event, Events, FinishReason, Finished, Logits, Request, Token, Usage};
 use crate::error::{Error, Result};
 use crate::sample::{Sampler, StopFilter};
 use crate::text::{Detokenizer, Tokenizer};
@@ -46,7 +46,7 @@ enum Work {
 
 struct Generating {
     request: Request,
-    events: Sender<Result<Event>>,
+    events: Events,
     cancel: Arc<AtomicBool>,
     tokenizer: Arc<Tokenizer>,
     context: u32,
@@ -77,7 +77,7 @@ impl Job {
                         Some(Job { tokens, read: 0, positions, work: Work::Generate(Box::new(work)) })
                     }
                     Err(e) => {
-                        let _ = events.send(Err(e));
+                        events.send(Err(e));
                         None
                     }
                 }
@@ -210,7 +210,7 @@ impl Bounds {
 impl Generating {
     fn new(
         mut request: Request,
-        events: Sender<Result<Event>>,
+        events: Events,
         cancel: Arc<AtomicBool>,
         tokenizer: Arc<Tokenizer>,
         bounds: Bounds,
@@ -267,7 +267,7 @@ impl Generating {
         }
         let text = self.detokenizer.push(&self.tokenizer, id);
         let text = self.stop.push(&text);
-        let heard = self.events.send(Ok(Event::Token(Token { id, text }))).is_ok();
+        let heard = self.events.send(Ok(Event::Token(Token { id, text })));
         let reason = if self.stop.finished().is_some() {
             FinishReason::Stop
         } else if !heard {
@@ -287,6 +287,6 @@ impl Generating {
         let mut text = self.stop.push(&rest);
         text.push_str(&self.stop.finish());
         // A receiver that is gone needs no answer.
-        let _ = self.events.send(Ok(Event::Finished(Finished { reason, text, usage: self.usage })));
+        self.events.send(Ok(Event::Finished(Finished { reason, text, usage: self.usage })));
     }
 }

@@ -59,8 +59,10 @@ pub enum StateSize {
     Each,
     /// This many, in whole pages; more than `Each` is cut to that. The context may be longer than any request can be.
     Positions(u64),
-    /// As many as half of the memory holds that the weights leave: at least the context, at most `Each`.
-    Fitting,
+    /// This many if they fit into half of the memory that the weights leave, or, where the weights do not fit, into half
+    /// of all: a further sequence then spares more passes than the bytes that it takes from the weights lengthen. Else
+    /// what fits; at least a context for one sequence. The context may be longer than that only if it was asked for.
+    UpTo(u64),
 }
 
 impl Default for LoadOptions {
@@ -121,12 +123,21 @@ fn prepare(catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
     let tensors = check(catalogue, &lowered)?;
     let mut backend = backend(options)?;
     let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
-    let state = layout(&spec, &lowered, options, weight_bytes(&tensors))?;
     let max_rows = options.max_rows.max(1);
     let max_outputs = options.max_outputs.min(max_rows).max(n);
-    let reservation = Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &state.layout };
-    let units = residence::units(&lowered, &tensors);
-    let residence = Residence::plan(catalogue, units, &*backend, &reservation, options)?;
+    let mut size = options.state;
+    let (state, residence) = loop {
+        let state = layout(&spec, &lowered, options, size, weight_bytes(&tensors))?;
+        let reservation = Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &state.layout };
+        let units = residence::units(&lowered, &tensors);
+        match Residence::plan(catalogue, units, &*backend, &reservation, options) {
+            // Beside the ring and the activations of a small budget there is less.
+            Err(Error::Limit(_)) if matches!(size, StateSize::UpTo(_)) && state.positions > state.context.into() => {
+                size = StateSize::UpTo(state.positions / 2);
+            }
+            residence => break (state, residence?),
+        }
+    };
     Ok(Prepared { spec, lowered, backend, programs, state, max_rows, max_outputs, residence })
 }
 
@@ -260,10 +271,13 @@ fn shaped<'a>(catalogue: &'a Catalogue, need: &WeightNeed) -> Result<&'a TensorI
 /// Sequence state: its formats, and as much of it as was asked for or fits.
 struct State {
     layout: KvLayout,
+    /// Of all sequences together.
+    positions: u64,
+    /// Of one.
     context: u32,
 }
 
-fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u64) -> Result<State> {
+fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, size: StateSize, weights: u64) -> Result<State> {
     let (k, v) = options.state_formats();
     for l in lowered.groups.iter().flat_map(|g| &g.layers) {
         for (f, what, dim) in [(k, "keys", l.head_dim), (v, "values", l.v_dim)] {
@@ -280,17 +294,17 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u
         KvLayout { k, v, groups: lowered.groups.iter().map(group).collect() }
     };
     // What a context needs at least: whole pages for each sequence.
-    let least = |context: u32| match options.state {
+    let least = |context: u32| match size {
         StateSize::Each => u64::from(context).next_multiple_of(PAGE as u64) * sequences,
         StateSize::Positions(n) => n,
-        StateSize::Fitting => context.into(),
+        StateSize::UpTo(_) => context.into(),
     };
     let bytes =
         |l: &KvLayout| -> u64 { (0..l.groups.len()).map(|g| l.page_bytes(g) as u64 * l.groups[g].pages as u64).sum() };
     // Where the weights do not fit, each byte of state is one that is read from the drive in each pass.
     let budget = residence::budget(options);
     let room = budget.checked_sub(weights).filter(|&room| room > budget / 4).unwrap_or(budget / 4);
-    let context = match options.context {
+    let mut context = match options.context {
         Some(0) => return Err(Error::Invalid("the context size must be at least 1".into())),
         Some(n) if n > spec.context => {
             let most = spec.context;
@@ -311,21 +325,26 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, weights: u
     if positions == 0 {
         return Err(Error::Invalid("the sequence state must hold at least 1 position".into()));
     }
-    if options.state == StateSize::Fitting {
-        // Between what one context needs and what all need.
+    if let StateSize::UpTo(wanted) = size {
+        let most = if weights > budget { budget / 2 } else { room / 2 };
+        // In pages; more than a context for each is of no use.
+        let pages_of = |n: u64| n.div_ceil(PAGE as u64);
         let (mut low, mut high) =
-            (positions.div_ceil(PAGE as u64), (positions * sequences).div_ceil(PAGE as u64) + sequences);
+            (pages_of(positions), pages_of(wanted).min(pages_of(spec.context.into()) * sequences));
         while low < high {
             let middle = (low + high).div_ceil(2);
-            match bytes(&pages(context, middle * PAGE as u64)) > room / 2 {
+            match bytes(&pages(spec.context, middle * PAGE as u64)) > most {
                 true => high = middle - 1,
                 false => low = middle,
             }
         }
         positions = low * PAGE as u64;
+        if options.context.is_none() {
+            context = spec.context.min(u32::try_from(positions).unwrap_or(u32::MAX));
+        }
     }
     let layout = pages(context, positions);
-    Ok(State { layout, context })
+    Ok(State { layout, positions, context })
 }
 
 fn state_format(format: &'static Format, what: &str, dim: usize) -> Result<()> {

@@ -4,6 +4,7 @@
 //! public interface of the library: the command line and every server stand on it. It knows nothing of JSON,
 //! HTTP or terminals.
 
+mod chat;
 mod demo;
 mod job;
 mod load;
@@ -12,16 +13,18 @@ mod request;
 mod residence;
 mod runner;
 mod scheduler;
+mod together;
 
 use crate::arch::ModelSpec;
 use crate::error::{Error, Result};
 use crate::format::Catalogue;
 use crate::text::Tokenizer;
+pub use chat::ChatFormat;
 use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
 pub use demo::demo;
 pub use load::{LoadOptions, Outlook, Progress, StateSize, load, outlook};
 pub use memory::{available as available_memory, cores};
-use request::{Command, gone};
+use request::{Command, Events, gone};
 pub use request::{Evaluation, Event, FinishReason, Finished, Generation, Logits, Request, Token, Usage};
 pub use residence::Residence;
 pub use runner::{Chunk, MAX_SEQUENCES, Outputs, Runner};
@@ -30,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+pub use together::Together;
 
 /// Requests that may wait.
 const QUEUE: usize = 1024;
@@ -55,6 +59,8 @@ pub struct ModelInfo {
     pub spec: ModelSpec,
     /// Positions of one sequence.
     pub context: u32,
+    /// Positions of state that all sequences share.
+    pub state_positions: u32,
     /// The chat template, if the file has one.
     pub chat_template: Option<String>,
     /// Texts that end an answer in a chat (`air.chat.stop`).
@@ -87,6 +93,7 @@ impl ModelInfo {
             file: catalogue.file().into(),
             name: owned("general.name")?,
             context: runner.context(),
+            state_positions: runner.state_positions(),
             chat_template: owned("tokenizer.chat_template")?,
             chat_stop: stops.map_or(vec![], |s| s.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()),
             device: runner.description(),
@@ -147,8 +154,14 @@ impl Engine {
         let (events, inbox) = unbounded();
         let cancel = Arc::new(AtomicBool::new(false));
         let generation = Generation::new(inbox, cancel.clone());
+        let events = Events { to: events, tag: 0 };
         self.send(Command::Generate { request, events, cancel, submitted: Instant::now() })?;
         Ok(generation)
+    }
+
+    /// Nothing running yet: for several generations that are heard together.
+    pub fn together(&self) -> Together<'_> {
+        Together::new(self)
     }
 
     /// Logits at every position of a text, in order, in pieces. Dropping the handle ends it.

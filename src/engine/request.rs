@@ -1,4 +1,5 @@
-//! What goes into the engine and what comes out: requests, events, and the handle of a running generation.
+//! What goes into the engine and what comes out: requests, events, and the handle of a running generation. What hears
+//! several at once is `together`'s.
 
 use crate::error::{Error, Result};
 use crate::sample::Params;
@@ -119,16 +120,33 @@ pub(super) fn gone() -> Error {
     Error::Engine("the engine has stopped; load the model again".into())
 }
 
+/// What a generation reports, with the number that whoever asked has given it.
+pub(super) type Tagged = (u64, Result<Event>);
+
+/// A generation's end of the channel through which it reports.
+#[derive(Clone)]
+pub(super) struct Events {
+    pub to: Sender<Tagged>,
+    pub tag: u64,
+}
+
+impl Events {
+    /// False when nobody hears it.
+    pub fn send(&self, event: Result<Event>) -> bool {
+        self.to.send((self.tag, event)).is_ok()
+    }
+}
+
 /// A running generation: an iterator over its events. Dropping it cancels.
 #[derive(Debug)]
 pub struct Generation {
-    events: Receiver<Result<Event>>,
+    events: Receiver<Tagged>,
     cancel: Arc<AtomicBool>,
     ended: bool,
 }
 
 impl Generation {
-    pub(super) fn new(events: Receiver<Result<Event>>, cancel: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(events: Receiver<Tagged>, cancel: Arc<AtomicBool>) -> Self {
         Generation { events, cancel, ended: false }
     }
 
@@ -166,7 +184,7 @@ impl Iterator for Generation {
         if self.ended {
             return None;
         }
-        let event = self.events.recv().unwrap_or_else(|_| Err(gone()));
+        let event = self.events.recv().map_or_else(|_| Err(gone()), |(_, event)| event);
         self.ended = !matches!(event, Ok(Event::Token(_)));
         Some(event)
     }
@@ -219,6 +237,6 @@ impl Iterator for Evaluation<'_> {
 
 /// A job as the engine's thread receives it.
 pub(super) enum Command {
-    Generate { request: Request, events: Sender<Result<Event>>, cancel: Arc<AtomicBool>, submitted: std::time::Instant },
+    Generate { request: Request, events: Events, cancel: Arc<AtomicBool>, submitted: std::time::Instant },
     Evaluate { tokens: Vec<u32>, rows: Sender<Result<Logits>> },
 }

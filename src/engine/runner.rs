@@ -130,6 +130,11 @@ impl Runner {
         self.context
     }
 
+    /// Positions of state that all sequences share, as those layers have them that have least.
+    pub fn state_positions(&self) -> u32 {
+        self.kv.capacity()
+    }
+
     /// Width of the logits.
     pub fn vocab(&self) -> usize {
         self.vocab

@@ -60,14 +60,14 @@ struct Part {
 
 impl Scheduler {
     pub fn new(
-        mut runner: Runner,
+        runner: Runner,
         tokenizer: Arc<Tokenizer>,
         commands: Receiver<Command>,
         closed: Arc<AtomicBool>,
         max_sequences: usize,
     ) -> Self {
         let (active, waiting, kept, parts) = (vec![], None, VecDeque::new(), vec![]);
-        let bounds = Bounds { context: runner.context(), vocab: runner.vocab(), state: runner.kv().capacity() };
+        let bounds = Bounds { context: runner.context(), vocab: runner.vocab(), state: runner.state_positions() };
         Scheduler {
             runner,
             tokenizer,

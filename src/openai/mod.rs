@@ -1,0 +1,17 @@
+//! OpenAI's requests and responses: what the batch command and a server share.
+//!
+//! A body is read field by field. What air cannot do is refused by the field's name unless it has its default, and so
+//! is a field that nobody knows: a request never gets less than it asked for in silence. Fields that only tell who
+//! asks are passed over. Where a body says nothing about sampling, air's settings hold, not OpenAI's defaults. `model`
+//! is not compared with anything; the response names the model that answered.
+//!
+//! After OpenAI's API reference (chat completions, completions, batch), as of 2026. It knows nothing of HTTP or files.
+
+mod batch;
+mod fields;
+mod request;
+mod response;
+
+pub use batch::{Line, answered, key, refused};
+pub use request::{Ask, Endpoint};
+pub use response::{Answer, error};

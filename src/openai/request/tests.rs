@@ -1,0 +1,96 @@
+//! Bodies that are right, and what is said of those that are not.
+
+use super::*;
+use serde_json::json;
+
+fn read(endpoint: Endpoint, body: Value) -> Result<Ask> {
+    Ask::read(endpoint, body, &Params::default(), 99)
+}
+
+fn chat(extra: Value) -> Result<Ask> {
+    let mut body = json!({ "model": "m", "messages": [{ "role": "user", "content": "a" }] });
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    read(Endpoint::Chat, body)
+}
+
+#[test]
+fn every_field_reaches_the_request() {
+    let ask = chat(json!({
+        "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.25, "top_k": 3, "min_p": 0.125, "typical_p": 0.75,
+        "repetition_penalty": 1.5, "presence_penalty": -1, "frequency_penalty": 2, "seed": -1, "stop": ["x", "yz"],
+        "logit_bias": { "5": -100 }, "user": "u", "metadata": { "a": [1] }, "n": 1, "stream": false, "tools": [],
+        "response_format": { "type": "text" }, "logprobs": null, "audio": null,
+    }))
+    .unwrap();
+    let want = Params {
+        temperature: 0.5,
+        top_p: 0.25,
+        top_k: 3,
+        min_p: 0.125,
+        typical_p: 0.75,
+        repetition_penalty: 1.5,
+        presence_penalty: -1.0,
+        frequency_penalty: 2.0,
+        seed: Some(u64::MAX),
+        logit_bias: vec![(5, -100.0)],
+        ..Params::default()
+    };
+    let prompt = Prompt::Messages(vec![Message::new("user", "a")]);
+    assert_eq!(ask, Ask { prompt, max_tokens: 7, sampling: want, stop: vec!["x".into(), "yz".into()] });
+
+    let ask = read(Endpoint::Completions, json!({ "prompt": "a", "stop": "x", "max_tokens": null })).unwrap();
+    let prompt = Prompt::Text("a".into());
+    assert_eq!(ask, Ask { prompt, max_tokens: 99, sampling: Params::default(), stop: vec!["x".into()] });
+    assert_eq!(chat(json!({ "max_tokens": 5, "max_completion_tokens": 5 })).unwrap().max_tokens, 5);
+}
+
+#[test]
+fn content_may_come_in_parts() {
+    let parts = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
+    let body = json!({ "messages": [{ "role": "developer", "content": parts }, { "role": "user", "content": "" }] });
+    let want = vec![Message::new("system", "ab"), Message::new("user", "")];
+    assert_eq!(read(Endpoint::Chat, body).unwrap().prompt, Prompt::Messages(want));
+}
+
+#[test]
+fn what_is_wrong_or_cannot_be_done_is_named() {
+    let user = |content: Value| json!({ "messages": [{ "role": "user", "content": content }] });
+    for (extra, want) in [
+        (json!({ "n": 2 }), "n is 2, which is not supported; it must be 1, or left out"),
+        (json!({ "stream": true }), "stream is true, which is not supported; it must be false, or left out"),
+        (json!({ "tools": [{ "type": "function" }] }), "tools is [{\"type\":\"function\"}], which is not supported"),
+        (json!({ "response_format": { "type": "json_object" } }), "response_format is "),
+        (json!({ "audio": {} }), "audio is not supported; leave it out"),
+        (json!({ "temprature": 1 }), "temprature is not a field that air knows; leave it out"),
+        (json!({ "prompt": "a" }), "prompt is not a field that air knows"),
+        (json!({ "temperature": "hot" }), "temperature must be a number"),
+        (json!({ "top_k": 1.5 }), "top_k must be a whole number, 0 or more"),
+        (json!({ "max_tokens": -1 }), "max_tokens must be a whole number, 0 or more"),
+        (json!({ "max_tokens": 1, "max_completion_tokens": 2 }), "max_tokens and max_completion_tokens differ"),
+        (json!({ "seed": 0.5 }), "seed must be a whole number"),
+        (json!({ "stop": [1] }), "stop must be a text or a list of texts"),
+        (json!({ "logit_bias": { "x": 1 } }), "logit_bias must give a number for each token id"),
+        (json!({ "model": 5 }), "model must be a text"),
+        (json!({ "messages": null }), "messages is missing: the conversation so far"),
+        (json!({ "messages": [] }), "messages has 0 messages; 1 to 4096 can be"),
+        (json!({ "messages": "hi" }), "messages must be a list"),
+        (json!({ "messages": ["hi"] }), "messages[0] must be a JSON object"),
+        (json!({ "messages": [{ "content": "a" }] }), "messages[0].role is missing"),
+        (json!({ "messages": [{ "role": "tool", "content": "a" }] }), "messages[0].role must be system, "),
+        (json!({ "messages": [{ "role": "user", "content": "a", "name": "b" }] }), "messages[0].name is not supported"),
+        (user(json!(null)), "messages[0].content is missing"),
+        (user(json!(5)), "messages[0].content must be a text or a list of text parts"),
+        (user(json!([{ "type": "image_url" }])), "messages[0].content[0].type must be text"),
+        (user(json!([{ "type": "text" }])), "messages[0].content[0].text is missing"),
+    ] {
+        let e = chat(extra.clone()).unwrap_err().to_string();
+        assert!(e.starts_with(want), "{extra}: {e}");
+    }
+    let e = read(Endpoint::Completions, json!({ "prompt": ["a"] })).unwrap_err().to_string();
+    assert_eq!(e, "prompt must be a text");
+    let e = read(Endpoint::Completions, json!([])).unwrap_err().to_string();
+    assert_eq!(e, "body must be a JSON object");
+    assert_eq!(Endpoint::of("/v1/completions").unwrap(), Endpoint::Completions);
+    let e = Endpoint::of("/v1/embeddings").unwrap_err().to_string();
+    assert_eq!(e, "url is `/v1/embeddings`; it must be /v1/chat/completions or /v1/completions");
+}

@@ -15,6 +15,16 @@ use crate::quant::Field;
 /// Bytes that are read of a row at once.
 const WINDOW: usize = 16;
 
+/// Rows that are multiples of this long meet in one or two sets of the first-level cache, which has room for eight to
+/// twelve of their lines: each line would come four times.
+const COLLIDES: usize = 2048;
+
+/// Bytes of such rows that are brought together at once.
+const STAGED: usize = 256;
+
+/// How far apart they lie then.
+const APART: usize = STAGED + 64;
+
 /// What a word of a window is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
@@ -91,27 +101,16 @@ pub fn interleave<S: Simd>(s: S, steps: &[Step], period: usize, rows: &[u8], gro
         for step in steps {
             match *step {
                 Step::Run { from, to, len, halves } => {
-                    let (from, mut i) = (first + from, 0);
-                    loop {
-                        let words = s.load_rows(rows, from + i, stride);
-                        next = ask(s, rows, next);
-                        let to = (to + i) * LANES;
-                        for (w, word) in words.into_iter().enumerate() {
-                            if halves {
-                                s.store_halves(word, out, to + w * 64);
-                            } else {
-                                s.store_words(word, out, to + w * 64);
-                            }
-                        }
-                        if i + WINDOW >= len {
-                            break;
-                        }
-                        i = (i + WINDOW).min(len - WINDOW);
+                    let out = &mut out[to * LANES..(to + len) * LANES];
+                    if stride.is_multiple_of(COLLIDES) && len == stride {
+                        staged(s, rows, first + from, halves, out, &mut next);
+                    } else {
+                        windows(s, (rows, first + from, stride), halves, out, (rows, &mut next));
                     }
                 }
                 Step::Window { from, words } => {
                     let loaded = s.load_rows(rows, first + from, stride);
-                    next = ask(s, rows, next);
+                    ask(s, rows, &mut next);
                     for (word, loaded) in words.into_iter().zip(loaded) {
                         match word {
                             Word::Skip => {}
@@ -130,13 +129,53 @@ pub fn interleave<S: Simd>(s: S, steps: &[Step], period: usize, rows: &[u8], gro
     }
 }
 
+/// Moves whole rows that collide, part by part, by way of a small room: each of their lines is touched once.
+#[inline(always)]
+fn staged<S: Simd>(s: S, rows: &[u8], from: usize, halves: bool, out: &mut [u8], next: &mut usize) {
+    let (stride, len) = (rows.len() / LANES, out.len() / LANES);
+    let mut room = [0; LANES * APART];
+    for i in (0..len).step_by(STAGED) {
+        for (r, part) in room.chunks_exact_mut(APART).enumerate() {
+            part[..STAGED].copy_from_slice(&rows[from + i + r * stride..][..STAGED]);
+        }
+        windows(s, (&room, 0, APART), halves, &mut out[i * LANES..(i + STAGED) * LANES], (rows, next));
+    }
+}
+
+/// Moves a field window by window: of sixteen rows of `p`, the first at byte `at`, `stride` bytes apart.
+#[inline(always)]
+fn windows<S: Simd>(
+    s: S,
+    (p, at, stride): (&[u8], usize, usize),
+    halves: bool,
+    out: &mut [u8],
+    (rows, next): (&[u8], &mut usize),
+) {
+    let (len, mut i) = (out.len() / LANES, 0);
+    loop {
+        let words = s.load_rows(p, at + i, stride);
+        ask(s, rows, next);
+        for (w, word) in words.into_iter().enumerate() {
+            if halves {
+                s.store_halves(word, out, i * LANES + w * 64);
+            } else {
+                s.store_words(word, out, i * LANES + w * 64);
+            }
+        }
+        if i + WINDOW >= len {
+            break;
+        }
+        i = (i + WINDOW).min(len - WINDOW);
+    }
+}
+
 /// Asks for as many bytes as a window of sixteen rows has, `next` behind the start of `rows`.
 #[inline(always)]
-fn ask<S: Simd>(s: S, rows: &[u8], next: usize) -> usize {
+fn ask<S: Simd>(s: S, rows: &[u8], next: &mut usize) {
     for line in 0..WINDOW * LANES / 64 {
-        s.prefetch_second(rows, next + line * 64);
+        s.prefetch_second(rows, *next + line * 64);
     }
-    next + WINDOW * LANES
+    *next += WINDOW * LANES;
 }
 
 /// Copies one unit of each row.

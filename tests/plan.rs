@@ -56,7 +56,8 @@ fn a_small_budget_is_kept_to_and_gives_the_same_text() {
         assert_eq!(got, want, "{reader}");
         assert!(said.contains("streamed in each pass"), "{said}");
     }
-    let bench = json(&[&["bench", "-p", "4", "-n", "4", "-r", "1"][..], &small].concat());
+    let bench = json(&[&["bench", "-p", "4", "-n", "31", "-r", "1"][..], &small].concat());
+    // The ring may have been read ahead by a pass, of thirty.
     let (read, planned) = (bench["bytes_per_token"]["disk"].as_f64(), bench["memory"]["streamed_bytes"].as_f64());
     assert!(read >= planned.map(|p| p * 0.9), "{bench:#}");
 }

@@ -49,7 +49,7 @@ SMALL = "llama-1.5b-bench", "Q8_0"
 GROUPS = {
     "1.5b": [
         *decode(*SMALL, answer=16, pairs=5),
-        Row(*SMALL, 0.4, "prefill", prompt=4096, context=4352),
+        Row(*SMALL, 0.4, "prefill", prompt=4096, context=4352, pairs=3),
         Row(*SMALL, 0.4, "decode", answer=16, batch=32, context=256, pairs=3),
     ],
     "3b": decode("llama-3b-bench", "Q4_K_M", answer=10, pairs=5),
@@ -158,13 +158,13 @@ class Run:
     def hopeless(self, row, setting):
         """Whether loading so has failed already: rows of a model go from larger budgets to smaller ones."""
         same = [r for r in self.result["rows"].values() if r["model"] == row.model()]
-        return any(list(setting[:2]) in r["failed"] for r in same)
+        return any(list(setting) in r["failed"] for r in same)
 
     def trial(self, row, path, kept, setting):
         tps = streamed.try_setting(self.args, row, path, setting, max(kept["tried"].values(), default=None))
         name = streamed.setting_name(setting)
         if tps is None:
-            kept["failed"].append(list(setting[:2]))
+            kept["failed"].append(list(setting))
             log(f"  llama.cpp cannot with {name}")
         else:
             kept["tried"][name] = tps

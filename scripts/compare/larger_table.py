@@ -2,6 +2,7 @@
 
 import statistics
 
+from .streamed import setting_name
 from .table import rows, spread
 
 median = statistics.median
@@ -70,8 +71,8 @@ def speeds(result):
 
 
 def setting(row):
-    failed = [f"{load}{', repacked' if repack else ''}" for load, repack in row["failed"]]
-    return row["setting"] + (f" (failed: {'; '.join(failed)})" if failed else "")
+    failed = "; ".join(setting_name(s) for s in row["failed"])
+    return row["setting"] + (f" (failed: {failed})" if failed else "")
 
 
 def traffic(result):

@@ -58,7 +58,9 @@ def run_air(args, row, path, limit):
     """Tokens per second, bytes read a pass, the peak charged, and air's own report."""
     with Limit(limit) as group:
         drop_caches(path)
-        command = [args.air, "bench", "--wait", "-m", path, "-p", row.prompt, "-n", row.answer + 1, "-r", 1]
+        # At least one token after the first, which a row of prefill has no use for.
+        more = max(1, row.answer)
+        command = [args.air, "bench", "--wait", "-m", path, "-p", row.prompt, "-n", more + 1, "-r", 1]
         command += ["-b", row.batch, "-c", row.context, "--threads", args.threads]
         command += ["--ram-budget", row.limit(path)]
         with tempfile.TemporaryFile("w+") as said:
@@ -74,10 +76,12 @@ def run_air(args, row, path, limit):
                 said.seek(0)
                 raise Lost(lost.command, f"{lost.why}: {said.read()[-300:].strip()}") from None
         report["model"] = path.name  # where it lay is nobody's business
-        # The prompt is a pass too; a prompt that takes several shows in the bytes.
-        passes = 1 + row.answer
-        figure = answer[f"{row.figure}_tps"]
-        return {"tps": figure, "read": (after - before) / passes, "peak": peak, "report": report}
+        if row.answer:
+            read = (after - before) / (1 + row.answer)  # the prompt is a pass too
+        else:
+            # Of all passes over the prompt, less that of the one token after.
+            read = after - before - (report["bytes_per_token"].get("disk") or 0)
+        return {"tps": answer[f"{row.figure}_tps"], "read": read, "peak": peak, "report": report}
 
 
 def run_peer(args, row, path, setting, patience=PATIENCE):
@@ -101,7 +105,7 @@ def run_peer(args, row, path, setting, patience=PATIENCE):
 def settings(row):
     """(load, repack, ubatch) that llama.cpp is tried with, the one that always runs first."""
     if row.figure == "prefill":
-        return [("mmap", 0, row.prompt), ("mmap", 0, 512), ("mmap", 1, row.prompt), ("direct", 0, row.prompt)]
+        return [("mmap", 0, 512), ("mmap", 0, 2048), ("mmap", 0, row.prompt), ("direct", 0, 512)]
     return [("mmap", 0, 512), ("mmap", 1, 512), ("direct", 0, 512)]
 
 

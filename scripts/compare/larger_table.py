@@ -16,26 +16,20 @@ def limits(result):
 
 
 def planned(row):
-    """Bytes that air's plan streams in a pass; none where the report has no such figure."""
-    per_token = row["report"]["bytes_per_token"].get("disk")
-    if per_token is None:
-        return None
-    # What the report calls a token's is a decode pass's over its rows.
-    return per_token * row["report"]["batch"]
+    """Bytes that air's plan streams in a pass."""
+    return row["report"]["memory"]["streamed_bytes"]
 
 
 def touched(row):
+    # What the report calls a token's is a pass's over its rows.
     return row["report"]["bytes_per_token"]["mem"] * row["report"]["batch"]
 
 
 def law(row, result):
-    """Tokens per second that drive, memory and cores allow air's plan in this run; none where it is not known."""
-    drive = planned(row)
-    if drive is None:
-        return None
+    """Tokens per second that drive, memory and cores allow air's plan in this run."""
     memory, peaks = limits(result)
     report, count = row["report"], row["pass"]
-    seconds = [drive / median(row["fio"])]
+    seconds = [planned(row) / median(row["fio"])]
     if memory:
         seconds.append(touched(row) / memory)
     kind = "prefill" if row["what"].startswith("prefill") else "decode"
@@ -54,7 +48,7 @@ def percent(part, whole, digits=0):
 
 
 def gigabytes(value):
-    return f"{value / 1e9:.2f}" if value is not None else "?"
+    return f"{value / 1e9:.2f}"
 
 
 def speeds(result):
@@ -65,7 +59,7 @@ def speeds(result):
         allowed, said = law(r, result), r["report"]["roofline"].get("predicted_tps")
         ratio = [a / b for a, b in zip(air, peer)]
         cells = [r["model"], r["budget"], r["what"], spread(air, 2), spread(peer, 2), spread(ratio, 2)]
-        cells += [f"{allowed:.2f}" if allowed else "?", percent(median(air), allowed), f"{said:.2f}" if said else "?"]
+        cells += [f"{allowed:.2f}", percent(median(air), allowed), f"{said:.2f}" if said else "?"]
         lines.append([*cells, str(len(air)), setting(r)])
     return rows([*names.split(" | "), "llama.cpp's setting"], lines)
 

@@ -80,7 +80,7 @@ def run_air(args, row, path, limit):
             read = (after - before) / (1 + row.answer)  # the prompt is a pass too
         else:
             # Of all passes over the prompt, less that of the one token after.
-            read = after - before - (report["bytes_per_token"].get("disk") or 0)
+            read = after - before - report["memory"]["streamed_bytes"]
         return {"tps": answer[f"{row.figure}_tps"], "read": read, "peak": peak, "report": report}
 
 

@@ -51,12 +51,12 @@ impl Cache {
 
     /// Bytes of a place.
     pub fn place(&self) -> u64 {
-        self.sizes.iter().sum()
+        self.sizes.iter().fold(0, |sum, &size| sum.saturating_add(size))
     }
 
     /// Bytes of all places.
     pub fn bytes(&self) -> u64 {
-        self.place() * self.places as u64
+        self.place().saturating_mul(self.places as u64)
     }
 
     /// As many more places as fit into some bytes.

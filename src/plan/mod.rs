@@ -69,14 +69,14 @@ impl Unit {
     /// Bytes of some rows of one expert, kept.
     fn kept(&self, rows: usize) -> u64 {
         match self.matrix {
-            true => rows.next_multiple_of(GROUP) as u64 * self.row_bytes(),
-            false => (rows * self.cols * 4) as u64,
+            true => (rows.next_multiple_of(GROUP) as u64).saturating_mul(self.row_bytes()),
+            false => (rows as u64).saturating_mul(self.cols as u64).saturating_mul(4),
         }
     }
 
     /// Bytes of all of it, kept.
     fn kept_whole(&self) -> u64 {
-        self.kept(self.rows) * self.experts as u64
+        self.kept(self.rows).saturating_mul(self.experts as u64)
     }
 
     /// What is too small to be worth a read in each pass.
@@ -102,6 +102,8 @@ const SMALL: u64 = 64 << 10;
 const RING: std::ops::RangeInclusive<u64> = 16 << 20..=64 << 20;
 /// Bytes of an expert's panel at most, where experts are cached: below this its matrices are not cut.
 const EXPERT: u64 = 8 << 20;
+/// Panels of a model at most: four terabytes of the smallest that are cut from large matrices.
+const MOST_PANELS: u64 = 1 << 23;
 /// What direct reads need around a panel.
 const MARGIN: u64 = 2 * 4096;
 
@@ -118,7 +120,7 @@ pub struct Needs {
 
 impl Needs {
     fn total(&self) -> u64 {
-        self.process + self.workspace + self.state
+        self.process.saturating_add(self.workspace).saturating_add(self.state)
     }
 }
 
@@ -182,19 +184,18 @@ impl Plan {
     /// # Errors
     /// `Limit` when the budget is too small for what must be in memory, naming the smallest that works.
     pub fn new(units: &[Unit], needs: Needs, policy: &Policy) -> Result<Plan> {
-        let mut plan = cut(units, needs, policy, false);
-        let whole: u64 = units.iter().map(Unit::kept_whole).sum();
-        let loading = plan.ring();
-        if whole.saturating_add(needs.total()).saturating_add(loading) <= policy.budget {
+        let mut plan = cut(units, needs, policy, false)?;
+        let whole = bytes(units.iter());
+        let need = whole.saturating_add(needs.total()).saturating_add(plan.ring());
+        if need <= policy.budget {
             plan.kept = whole;
             return Ok(plan);
         }
         if !policy.stream {
-            let need = whole + needs.total() + loading;
             return Err(too_small(policy.budget, need, "weights, which cannot be streamed here"));
         }
         if units.iter().any(Unit::is_expert) {
-            plan = cut(units, needs, policy, true);
+            plan = cut(units, needs, policy, true)?;
             plan.cache = Cache::new(units, &plan.panels, &plan.parts);
         }
         plan.spread(units, policy.budget)?;
@@ -203,7 +204,7 @@ impl Plan {
 
     /// Bytes of the ring.
     pub fn ring(&self) -> u64 {
-        self.slots as u64 * self.slot_bytes
+        (self.slots as u64).saturating_mul(self.slot_bytes)
     }
 
     /// Whether any weight is not kept.
@@ -228,7 +229,7 @@ impl Plan {
 
     /// All that the plan lets the process have.
     pub fn memory(&self) -> u64 {
-        self.needs.total() + self.ring() + self.kept + self.cache.bytes()
+        self.needs.total().saturating_add(self.ring()).saturating_add(self.kept).saturating_add(self.cache.bytes())
     }
 
     /// Bytes of a pass with one token; of experts, if all were wanted alike.
@@ -257,9 +258,9 @@ impl Plan {
 
     /// Gives panels their homes: as many in memory as the budget has room for, evenly along the pass.
     fn spread(&mut self, units: &[Unit], budget: u64) -> Result<()> {
-        let fixed = self.needs.total() + self.ring() + self.cache.bytes();
-        let small: u64 = units.iter().filter(|u| !u.may_leave()).map(Unit::kept_whole).sum();
-        let least = fixed + small;
+        let fixed = self.needs.total().saturating_add(self.ring()).saturating_add(self.cache.bytes());
+        let small = bytes(units.iter().filter(|u| !u.may_leave()));
+        let least = fixed.saturating_add(small);
         let Some(room) = budget.checked_sub(least) else {
             let mib = |n: u64| n.div_ceil(1 << 20);
             let Needs { process, workspace, state } = self.needs;
@@ -279,7 +280,7 @@ impl Plan {
             return Err(too_small(budget, least, &what));
         };
         let leaves = |u: &Unit| u.may_leave() && cache::home(u.usage).is_none();
-        let cyclic: u64 = units.iter().filter(|u| leaves(u)).map(Unit::kept_whole).sum();
+        let cyclic = bytes(units.iter().filter(|u| leaves(u)));
         let share = room as f64 / cyclic.max(1) as f64;
         let (mut due, mut left) = (0.0, room);
         self.kept = small;
@@ -306,8 +307,16 @@ impl Plan {
     }
 }
 
+/// Bytes of whole units, kept.
+fn bytes<'a>(units: impl Iterator<Item = &'a Unit>) -> u64 {
+    units.map(Unit::kept_whole).fold(0, u64::saturating_add)
+}
+
 /// All panels, in memory for now, and the ring; whether experts will be cached.
-fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Plan {
+///
+/// # Errors
+/// `Limit` for more panels than any model needs: a list of them would itself eat the memory.
+fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Result<Plan> {
     let (mut panels, mut parts) = (vec![], vec![]);
     let mut widest = 0;
     for (n, u) in units.iter().enumerate() {
@@ -317,6 +326,13 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Plan {
         let most = (block / row.max(1)) as usize / GROUP * GROUP;
         let count = u.rows.div_ceil(most.max(GROUP));
         let rows = u.rows.div_ceil(count).next_multiple_of(GROUP);
+        let more = (u.rows.div_ceil(rows) as u64).saturating_mul(u.experts as u64);
+        if more.saturating_add(parts.len() as u64) > MOST_PANELS {
+            let name = &u.name;
+            return Err(Error::Limit(format!(
+                "tensor {name}: the weights are more than {MOST_PANELS} pieces; air can run models of fewer"
+            )));
+        }
         let mut mine = vec![];
         for expert in 0..u.experts {
             for first in (0..u.rows).step_by(rows) {
@@ -335,11 +351,11 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Plan {
         }
         panels.push(mine);
     }
-    let slot_bytes = (widest + MARGIN).next_multiple_of(4096);
+    let slot_bytes = widest.saturating_add(MARGIN).min(u64::MAX / 2).next_multiple_of(4096);
     let ring = (policy.budget / 32).clamp(*RING.start(), *RING.end());
     // One to read from, one to fill, and one to spare, at least.
     let slots = ((ring / slot_bytes) as usize).clamp(3, parts.len().max(3));
-    Plan { panels, parts, slots, slot_bytes, needs, budget: policy.budget, kept: 0, cache: Cache::default() }
+    Ok(Plan { panels, parts, slots, slot_bytes, needs, budget: policy.budget, kept: 0, cache: Cache::default() })
 }
 
 fn too_small(have: u64, need: u64, what: &str) -> Error {

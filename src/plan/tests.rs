@@ -201,6 +201,21 @@ fn large_experts_are_read_in_pieces() {
     assert!(plan.cache.sizes.iter().all(|&bytes| bytes <= (8 * MIB + MARGIN).next_multiple_of(4096)));
 }
 
+/// Sizes that a sparse file can have and no memory.
+#[test]
+fn sizes_beyond_all_memory_are_errors() {
+    let policy = Policy { budget: 100 * MIB, block: MIB, stream: true };
+    let limit = |unit: Unit| match Plan::new(&[unit], NEEDS, &policy) {
+        Err(Error::Limit(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let row = unit("row", 1 << 57, 1, Use::Pass);
+    assert!(limit(row).contains("too small"));
+    let mut experts = unit("many", 32, 1, Use::Experts(1));
+    experts.experts = 1 << 40;
+    assert!(limit(experts).contains("tensor many: the weights are more than"));
+}
+
 #[test]
 fn the_slowest_link_sets_the_time() {
     let traffic = Traffic { drive: 100, memory: 1000 };

@@ -26,14 +26,17 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The memory alone, with the threads that run the model.
-    pub fn quick(threads: usize) -> Limits {
-        Limits { memory: memory(&[threads]), cache: cache(), ..Limits::default() }
+    /// The memory alone, with the threads that run the model, in so many bytes of it.
+    pub fn quick(threads: usize, room: u64) -> Limits {
+        Limits { memory: memory(&[threads], room), cache: cache(), ..Limits::default() }
     }
 
     /// Memory and arithmetic, with the threads that run the model and those that compute batches.
     pub fn machine(threads: usize, batch: usize) -> Limits {
-        Limits { arithmetic: told("arithmetic", probe::arithmetic(batch)), ..Limits::quick(threads) }
+        Limits {
+            arithmetic: told("arithmetic", probe::arithmetic(batch)),
+            ..Limits::quick(threads, available_memory())
+        }
     }
 
     /// Operations per second that the cores reach at best on such numbers.
@@ -58,7 +61,7 @@ impl Limits {
         let drive = largest.map_or(Ok(None), |s| io::probe(s, &io::Options::default(), true));
         let arithmetic = probe::arithmetic(batch);
         Limits {
-            memory: memory(&counts),
+            memory: memory(&counts, available_memory()),
             arithmetic: told("arithmetic", arithmetic),
             drive: told("drive", drive).flatten().map(|probed| {
                 probed.note.iter().for_each(output::note);
@@ -127,8 +130,8 @@ fn cache() -> Option<u64> {
 }
 
 /// Bytes per second of each number of threads, unless too little memory is left to find out.
-fn memory(threads: &[usize]) -> Vec<(usize, f64)> {
-    let (need, left) = (probe::WORKING_SET as u64 / 4 * 5, available_memory());
+fn memory(threads: &[usize], left: u64) -> Vec<(usize, f64)> {
+    let need = probe::WORKING_SET as u64 / 4 * 5;
     let measured = match left >= need {
         true => probe::read_bandwidth(threads),
         false => Err(Error::Limit(format!("{} are needed, {} are left", human::bytes(need), human::bytes(left)))),

@@ -12,7 +12,7 @@ mod synthetic;
 mod work;
 
 use super::{interrupt, model, output, progress};
-use crate::engine::{LoadOptions, ModelInfo, cores, load};
+use crate::engine::{LoadOptions, ModelInfo, available_memory, cores, load};
 use crate::error::{Error, Result};
 use crate::format::gguf;
 pub use limits::Limits;
@@ -93,7 +93,11 @@ pub fn run(args: Args) -> Result<()> {
     let peak_rss = report::peak_rss();
     let threads = options.threads.unwrap_or_else(cores);
     let batch = options.threads_batch.unwrap_or(threads);
-    let limits = if args.limits { Limits::thorough(threads, batch, &catalogue) } else { Limits::quick(threads) };
+    // A budget that somebody asked for holds for what is measured beside the model too, unless the machine is measured.
+    let plan = &info.residence.plan;
+    let given = options.ram_budget.map(|_| plan.budget.saturating_sub(plan.memory()));
+    let room = given.unwrap_or(u64::MAX).min(available_memory());
+    let limits = if args.limits { Limits::thorough(threads, batch, &catalogue) } else { Limits::quick(threads, room) };
     let work = Work::count(&catalogue, &info.spec, info.touched_bytes, &options, &lengths);
     let name = made.as_ref().map_or(info.file.clone(), |made| made.name.clone());
     let report = Report { info: &info, name, lengths, runs, peak_rss, limits, work };

@@ -5,7 +5,7 @@
 
 use super::conversation::Conversation;
 use super::{human, input, interrupt, model, output, sampling};
-use crate::engine::{Engine, Finished, ModelInfo, Request, Residence};
+use crate::engine::{Engine, Finished, ModelInfo, PressureReport, Request, Residence};
 use crate::error::Result;
 use serde_json::json;
 use std::io::IsTerminal;
@@ -112,6 +112,12 @@ fn streamed(info: &ModelInfo, tps: f64) -> Option<(&'static str, String)> {
     Some(("from the drive", format!("{each} a token, {speed}/s{}", share.unwrap_or_default())))
 }
 
+/// How short of memory the engine is and was, if it ever was.
+fn pressure(p: PressureReport) -> Option<String> {
+    let (now, highest) = (p.level.words(), p.highest.words());
+    (p.changes > 0).then(|| format!("now: {now}; at most: {highest}; {} changes", p.changes))
+}
+
 /// What an answer took, for people.
 pub fn stats(engine: &Engine, finished: &Finished, seed: Option<u64>) -> String {
     let (info, usage) = (engine.info(), &finished.usage);
@@ -131,6 +137,7 @@ pub fn stats(engine: &Engine, finished: &Finished, seed: Option<u64>) -> String 
         rows.push(("weights read", format!("{} a token, {}/s", human::bytes(touched), human::bytes(speed as u64))));
         rows.extend(streamed(info, tps));
     }
+    rows.extend(pressure(engine.pressure()).map(|words| ("memory was short", words)));
     rows.push(("ended by", finished.reason.name().into()));
     rows.extend(seed.map(|s| ("seed", s.to_string())));
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();

@@ -82,6 +82,7 @@ pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
         v_type: kind("kv.v-type")?,
         // One token at a time is chosen; what is evaluated says so itself.
         max_outputs: 1,
+        say: |line| output::note(line),
         ..LoadOptions::default()
     })
 }

@@ -126,6 +126,11 @@ impl Job {
         matches!(&self.work, Work::Generate(g) if g.first_token.is_some())
     }
 
+    /// Whether it waits where others are refused.
+    pub fn is_patient(&self) -> bool {
+        matches!(&self.work, Work::Generate(g) if g.request.patient)
+    }
+
     /// Where an evaluation's logits go. While nobody reads them it must wait, and the others must not.
     pub fn reader(&self) -> Option<&Sender<Result<Logits>>> {
         match &self.work {

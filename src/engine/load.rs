@@ -4,6 +4,7 @@
 //! that no program uses is refused: it means that the file is a variant whose meaning air does not know.
 
 use super::memory;
+use super::relief::Gauge;
 use super::residence::{self, Residence};
 use super::runner::{MAX_SEQUENCES, Runner};
 use crate::arch::{self, ModelSpec};
@@ -19,6 +20,7 @@ use crate::lower::{self, Lowered, WeightNeed};
 use crate::plan::Unit;
 use crate::quant::{Format, Kind};
 use crate::stream::Streamer;
+use std::sync::Arc;
 
 /// How a model is loaded.
 #[derive(Debug, Clone)]
@@ -48,6 +50,10 @@ pub struct LoadOptions {
     pub k_type: Option<Kind>,
     /// Format of values.
     pub v_type: Option<Kind>,
+    /// Where to learn how much memory is free while running, instead of from the machine, for tests.
+    pub gauge: Option<Arc<dyn Gauge>>,
+    /// Is told, on the engine's thread, what becomes of memory while running: a line each.
+    pub say: fn(&str),
 }
 
 /// Positions of sequence state in all. A request is admitted when its prompt and its longest answer fit into what is
@@ -80,6 +86,8 @@ impl Default for LoadOptions {
             max_outputs: MAX_OUTPUTS,
             k_type: None,
             v_type: None,
+            gauge: None,
+            say: |_| (),
         }
     }
 }

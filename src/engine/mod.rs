@@ -9,6 +9,8 @@ mod demo;
 mod job;
 mod load;
 mod memory;
+mod pressure;
+mod relief;
 mod request;
 mod residence;
 mod runner;
@@ -24,6 +26,9 @@ use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
 pub use demo::demo;
 pub use load::{LoadOptions, Outlook, Progress, StateSize, load, outlook};
 pub use memory::{available as available_memory, cores};
+pub use pressure::{Level, Reading};
+pub use relief::{Gauge, PressureReport};
+use relief::{Relief, Seen};
 use request::{Command, Events, gone};
 pub use request::{Evaluation, Event, FinishReason, Finished, Generation, Logits, Request, Token, Usage};
 pub use residence::Residence;
@@ -46,6 +51,7 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
     tokenizer: Arc<Tokenizer>,
     info: ModelInfo,
+    seen: Arc<Seen>,
 }
 
 /// What was loaded.
@@ -126,17 +132,25 @@ impl Engine {
         let info = ModelInfo::new(catalogue, spec, &runner, start.elapsed())?;
         let (commands, inbox) = bounded(QUEUE);
         let closed = Arc::new(AtomicBool::new(false));
-        let scheduler = Scheduler::new(runner, tokenizer.clone(), inbox, closed.clone(), options.max_sequences);
+        let relief = Relief::new(&runner, options);
+        let seen = relief.seen();
+        let most = options.max_sequences;
+        let scheduler = Scheduler::new(runner, relief, tokenizer.clone(), inbox, closed.clone(), most);
         let thread = std::thread::Builder::new()
             .name("air-engine".into())
             .spawn(|| scheduler.run())
             .map_err(|e| Error::Engine(format!("cannot start the engine's thread: {e}")))?;
-        Ok(Engine { commands: Some(commands), closed, thread: Some(thread), tokenizer, info })
+        Ok(Engine { commands: Some(commands), closed, thread: Some(thread), tokenizer, info, seen })
     }
 
     /// What was loaded.
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// How short of memory it is and was.
+    pub fn pressure(&self) -> PressureReport {
+        self.seen.report()
     }
 
     /// The model's tokenizer.

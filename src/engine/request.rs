@@ -24,6 +24,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Control tokens appear in the text.
     pub special: bool,
+    /// While memory is short it waits, and is not refused.
+    pub patient: bool,
 }
 
 /// What a generation reports.

@@ -115,6 +115,11 @@ impl Runner {
         &mut self.kv
     }
 
+    /// Gives the memory of free sequence state back to the system.
+    pub fn give_state_back(&mut self) {
+        self.kv.forget_free(&mut *self.backend);
+    }
+
     /// Most rows of a pass.
     pub fn max_rows(&self) -> usize {
         self.max_rows

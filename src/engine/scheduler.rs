@@ -10,8 +10,12 @@
 //!
 //! The state of a generation stays when it has ended, until its place or its pages are needed: a request that begins
 //! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same.
+//!
+//! Between passes, and while nothing comes, `relief` looks whether memory is short; new work is refused while it is very
+//! short, or waits where it said so.
 
 use super::job::{Bounds, Job, Progress};
+use super::relief::{Kept, Relief};
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
 use crate::error::Result;
@@ -24,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) struct Scheduler {
     runner: Runner,
+    relief: Relief,
     tokenizer: Arc<Tokenizer>,
     /// What waits stays in the channel, which has a bound.
     commands: Receiver<Command>,
@@ -37,7 +42,7 @@ pub(super) struct Scheduler {
     freed: bool,
     /// Sequences of ended generations with the tokens that they hold, those first that were used least lately. Together
     /// with those of `active` they are at most `max_sequences`.
-    kept: VecDeque<(SeqId, Vec<u32>)>,
+    kept: Kept,
     max_sequences: usize,
     /// Reused.
     parts: Vec<Part>,
@@ -61,6 +66,7 @@ struct Part {
 impl Scheduler {
     pub fn new(
         runner: Runner,
+        relief: Relief,
         tokenizer: Arc<Tokenizer>,
         commands: Receiver<Command>,
         closed: Arc<AtomicBool>,
@@ -70,6 +76,7 @@ impl Scheduler {
         let bounds = Bounds { context: runner.context(), vocab: runner.vocab(), state: runner.state_positions() };
         Scheduler {
             runner,
+            relief,
             tokenizer,
             commands,
             bounds,
@@ -87,6 +94,7 @@ impl Scheduler {
     pub fn run(mut self) {
         loop {
             self.sweep();
+            self.relief.look(&mut self.runner, &mut self.kept);
             if !self.admit() {
                 break;
             }
@@ -98,7 +106,8 @@ impl Scheduler {
         }
     }
 
-    /// All that is active is evaluations whose reader is behind: waits until one is read on, or something else comes.
+    /// There is nothing to do, or all that is active is evaluations whose reader is behind: waits until one is read on,
+    /// or something else comes, or it is time to see how much memory is left.
     fn wait(&self) {
         let mut select = Select::new();
         for rows in self.active.iter().filter_map(|a| a.job.reader()) {
@@ -107,15 +116,16 @@ impl Scheduler {
         if self.active.len() < self.max_sequences && self.waiting.is_none() {
             select.recv(&self.commands);
         }
-        select.ready();
+        // Whatever it was, the next turn finds it.
+        let _ = select.ready_timeout(self.relief.pause());
     }
 
-    /// Takes commands while there is room; waits for one when there is nothing to do. False when the engine was
-    /// dropped: what still runs or waits has nobody who listens.
+    /// Takes commands while there is room. False when the engine was dropped: what still runs or waits has nobody who
+    /// listens.
     fn admit(&mut self) -> bool {
         while self.active.len() < self.max_sequences && !self.closed.load(Ordering::Relaxed) {
             if let Some(job) = self.waiting.take() {
-                match self.freed {
+                match self.freed && self.relief.refusal().is_none() {
                     true => self.start(job),
                     false => self.waiting = Some(job),
                 }
@@ -124,14 +134,14 @@ impl Scheduler {
                 }
                 continue;
             }
-            let command = match self.active.is_empty() {
-                true => self.commands.recv().map_err(|_| TryRecvError::Disconnected),
-                false => self.commands.try_recv(),
-            };
-            match command {
+            match self.commands.try_recv() {
                 Ok(command) => {
-                    if let Some(job) = Job::new(command, self.bounds, self.tokenizer.clone()) {
-                        self.start(job);
+                    if let Some(mut job) = Job::new(command, self.bounds, self.tokenizer.clone()) {
+                        match self.relief.refusal() {
+                            None => self.start(job),
+                            Some(_) if job.is_patient() => (self.waiting, self.freed) = (Some(job), true),
+                            Some(e) => drop(job.fail(e)),
+                        }
                     }
                 }
                 Err(TryRecvError::Empty) => break,
@@ -214,9 +224,12 @@ impl Scheduler {
         let Active { job, seq } = self.active.remove(at);
         self.runner.kv().unreserve(seq);
         self.freed = true;
-        match sound && job.reader().is_none() && !job.past().is_empty() {
+        match sound && job.reader().is_none() && !job.past().is_empty() && self.relief.keeps() {
             true => self.kept.push_back((seq, job.past().to_vec())),
-            false => self.runner.kv().release(seq),
+            false => {
+                self.runner.kv().release(seq);
+                self.relief.ended(&mut self.runner);
+            }
         }
     }
 

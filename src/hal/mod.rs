@@ -195,4 +195,8 @@ pub trait Backend: Send {
 
     /// Copies one page of a group to another (copy on write).
     fn copy_page(&mut self, group: usize, from: u32, to: u32);
+
+    /// Says that nobody needs what is in some pages of a group (ascending), so that their memory may go back to the
+    /// system until they are written again.
+    fn forget_pages(&mut self, group: usize, pages: &[u32]);
 }

@@ -145,6 +145,15 @@ impl Kv {
         self.pools.iter().map(|p| p.free.len()).collect()
     }
 
+    /// Lets the backend give the memory of free pages back to the system.
+    pub fn forget_free(&self, backend: &mut dyn Backend) {
+        for (group, pool) in self.pools.iter().enumerate() {
+            let mut free = pool.free.clone();
+            free.sort_unstable();
+            backend.forget_pages(group, &free);
+        }
+    }
+
     /// Positions of the longest sequence that all pages together hold.
     pub fn capacity(&self) -> u32 {
         let most = |p: &Pool| match p.holders.len() {

@@ -35,6 +35,10 @@ impl Backend for Memory {
     fn copy_page(&mut self, group: usize, from: u32, to: u32) {
         self.pages[group][to as usize] = self.pages[group][from as usize];
     }
+    fn forget_pages(&mut self, group: usize, pages: &[u32]) {
+        assert!(pages.is_sorted());
+        pages.iter().for_each(|&p| self.pages[group][p as usize] = [u32::MAX; PAGE]);
+    }
 }
 
 fn layout(pages: usize) -> KvLayout {
@@ -58,6 +62,9 @@ fn random_histories_keep_every_sequence_apart_and_lose_no_page() {
     };
     let (mut refused, mut restored) = (0, 0);
     for step in 0..20_000u32 {
+        if step % 20 == 0 {
+            kv.forget_free(&mut memory);
+        }
         match random(8) {
             0 if model.len() < 6 => model.push((kv.create(), vec![])),
             1 if !model.is_empty() && model.len() < 6 => {

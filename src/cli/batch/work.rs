@@ -128,7 +128,8 @@ impl Work<'_> {
     fn request(&self, line: Line) -> Result<(Request, Endpoint)> {
         let openai::Line { endpoint, body } = openai::Line::read(line.value?)?;
         let ask = Ask::read(endpoint, body, &self.sampling, self.max_tokens)?;
-        Ok((ask.request(self.engine, self.chat.as_ref())?, endpoint))
+        let request = ask.request(self.engine, self.chat.as_ref())?;
+        Ok((Request { patient: true, ..request }, endpoint))
     }
 
     fn answer(&mut self, r: &Running, end: &Finished) -> Result<()> {

@@ -4,6 +4,7 @@
 //! part first places it. Big areas ask for huge pages. It does not know what it holds.
 
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// A zeroed area, aligned to a page, with `PAD` readable bytes behind its end.
 #[derive(Debug)]
@@ -64,6 +65,28 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(self.start, self.len + PAD) }
     }
 
+    /// Gives the system back what lies wholly in a range; it reads as zeros from now on, and costs memory again where it
+    /// is written.
+    ///
+    /// # Panics
+    /// Where the range leaves the area.
+    pub fn give_back(&mut self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.len, "the range lies in the area");
+        let page = rustix::param::page_size();
+        let (from, to) = (range.start.next_multiple_of(page), range.end / page * page);
+        if from < to {
+            // SAFETY: whole pages of the mapping, which is borrowed uniquely: nobody reads or writes them meanwhile, and
+            // zeros are as good as any bytes.
+            unsafe {
+                let start = self.start.add(from).cast();
+                // Of a huge page that is given back in part nothing would become free: this splits it.
+                #[cfg(target_os = "linux")]
+                libc::madvise(start, to - from, libc::MADV_FREE);
+                libc::madvise(start, to - from, libc::MADV_DONTNEED);
+            }
+        }
+    }
+
     /// All bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `padded`, and `self` is borrowed uniquely.
@@ -94,3 +117,41 @@ fn advise_huge(start: *mut libc::c_void, len: usize) {
 
 #[cfg(not(target_os = "linux"))]
 fn advise_huge(_: *mut libc::c_void, _: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages of it that are in memory.
+    #[cfg(target_os = "linux")]
+    fn pages(memory: &Memory) -> usize {
+        let page = rustix::param::page_size();
+        let mut there = vec![0u8; memory.mapped.div_ceil(page)];
+        // SAFETY: the mapping lives, and there is a byte for each of its pages.
+        let answer = unsafe { libc::mincore(memory.start.cast(), memory.mapped, there.as_mut_ptr()) };
+        assert_eq!(answer, 0);
+        there.iter().filter(|&&b| b & 1 == 1).count()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_given_back_costs_nothing_and_the_rest_stays() {
+        let page = rustix::param::page_size();
+        // Below and above what asks for huge pages.
+        for len in [1 << 20, 8 << 20] {
+            let mut memory = Memory::new(len, "a test").unwrap();
+            memory.bytes_mut().fill(7);
+            let (from, to) = (len / 4 + 1, len / 4 * 3 - 1);
+            memory.give_back(from..to);
+            // The parts of pages at both ends stay, as may the page of the padding.
+            let kept = (len / 2).div_ceil(page) + 2;
+            assert!((kept..=kept + 1).contains(&pages(&memory)), "{} of {}", pages(&memory), len / page);
+            let bytes = memory.bytes_mut();
+            let inside = from.next_multiple_of(page)..to / page * page;
+            assert!(bytes[..inside.start].iter().chain(&bytes[inside.end..]).all(|&b| b == 7));
+            assert!(bytes[inside].iter().all(|&b| b == 0));
+            memory.give_back(5..6);
+            assert_eq!(memory.bytes_mut()[5], 7);
+        }
+    }
+}

@@ -158,6 +158,10 @@ impl Backend for Cpu {
     fn copy_page(&mut self, group: usize, from: u32, to: u32) {
         self.kv[group].copy(from as usize, to as usize);
     }
+
+    fn forget_pages(&mut self, group: usize, pages: &[u32]) {
+        self.kv[group].forget(pages);
+    }
 }
 
 /// The backend's one way of saying that a launch does not fit.

@@ -113,6 +113,14 @@ impl Pages {
         self.memory.bytes_mut().copy_within(from * n..(from + 1) * n, to * n);
     }
 
+    /// Gives the memory of some pages (ascending) back to the system; they are zeros then.
+    pub fn forget(&mut self, pages: &[u32]) {
+        for run in pages.chunk_by(|a, b| a + 1 == *b) {
+            let first = run[0] as usize;
+            self.memory.give_back(first * self.page_bytes..(first + run.len()) * self.page_bytes);
+        }
+    }
+
     /// Where the keys and the values of a head begin.
     fn offsets(&self, layer: usize, page: usize, head: usize) -> (usize, usize) {
         let (l, offset) = &self.layers[layer];

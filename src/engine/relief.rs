@@ -1,0 +1,180 @@
+//! Memory pressure while running: asks what is free, does what `pressure` says, and says what was done.
+//!
+//! The engine's thread looks between passes, and while it is idle, a few times in a second at most. What is given back
+//! changes where weights come from, never what is computed with them.
+
+use super::load::LoadOptions;
+use super::memory;
+use super::pressure::{LEVELS, Level, Pressure, Reading, Step, Stock};
+use super::runner::Runner;
+use crate::error::Error;
+use crate::kv::SeqId;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where the engine learns how much memory is free.
+pub trait Gauge: std::fmt::Debug + Send + Sync {
+    /// What is free now.
+    fn read(&self) -> Reading;
+
+    /// Time between two looks.
+    fn every(&self) -> Duration;
+}
+
+/// The machine, and the cgroup that holds this process.
+#[derive(Debug)]
+struct Machine(Instant);
+
+impl Gauge for Machine {
+    fn read(&self) -> Reading {
+        Reading { free: memory::available(), at: self.0.elapsed() }
+    }
+
+    fn every(&self) -> Duration {
+        Duration::from_millis(250)
+    }
+}
+
+/// What the pressure was so far; read by others while the engine runs.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    level: AtomicUsize,
+    highest: AtomicUsize,
+    changes: AtomicU64,
+}
+
+/// How short of memory an engine is and was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PressureReport {
+    /// Now.
+    pub level: Level,
+    /// The highest since it was loaded.
+    pub highest: Level,
+    /// How often the level changed.
+    pub changes: u64,
+}
+
+impl Seen {
+    fn moved(&self, to: Level) {
+        self.level.store(to as usize, Ordering::Relaxed);
+        self.highest.fetch_max(to as usize, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn report(&self) -> PressureReport {
+        let level = |n: &AtomicUsize| LEVELS[n.load(Ordering::Relaxed)];
+        PressureReport {
+            level: level(&self.level),
+            highest: level(&self.highest),
+            changes: self.changes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Kept sequences, with the tokens that they hold.
+pub(super) type Kept = VecDeque<(SeqId, Vec<u32>)>;
+
+/// Looks and acts.
+pub(super) struct Relief {
+    policy: Pressure,
+    gauge: Arc<dyn Gauge>,
+    say: fn(&str),
+    seen: Arc<Seen>,
+    looked: Option<Instant>,
+    /// What was free at the last look.
+    free: u64,
+}
+
+impl Relief {
+    /// For a model that was loaded.
+    pub fn new(runner: &Runner, options: &LoadOptions) -> Relief {
+        Relief {
+            policy: Pressure::new(runner.residence().plan.budget, options.ram_budget.is_some()),
+            gauge: options.gauge.clone().unwrap_or_else(|| Arc::new(Machine(Instant::now()))),
+            say: options.say,
+            seen: Arc::default(),
+            looked: None,
+            free: u64::MAX,
+        }
+    }
+
+    /// What others may read.
+    pub fn seen(&self) -> Arc<Seen> {
+        self.seen.clone()
+    }
+
+    /// How long nobody need look, where nothing else happens: less often as long as all is well.
+    pub fn pause(&self) -> Duration {
+        match self.policy.level() {
+            Level::Normal => 4 * self.gauge.every(),
+            _ => self.gauge.every(),
+        }
+    }
+
+    /// Why new work is refused, if it is.
+    pub fn refusal(&self) -> Option<Error> {
+        let mib = self.free >> 20;
+        let refuses = self.policy.level() == Level::Refuse;
+        refuses.then(|| Error::Limit(format!("memory is short: {mib} MiB are free; try again later")))
+    }
+
+    /// Whether texts are kept when they have ended.
+    pub fn keeps(&self) -> bool {
+        self.policy.level() == Level::Normal
+    }
+
+    /// What an ended text held goes back to the system, where that is wanted.
+    pub fn ended(&self, runner: &mut Runner) {
+        if !self.keeps() {
+            runner.give_state_back();
+        }
+    }
+
+    /// Looks, unless that was done a moment ago, and does what there is to do. Between passes only.
+    pub fn look(&mut self, runner: &mut Runner, kept: &mut Kept) {
+        if self.looked.is_some_and(|at| at.elapsed() < self.gauge.every()) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        loop {
+            let reading = self.gauge.read();
+            self.free = reading.free;
+            match self.policy.judge(reading, Stock::default()) {
+                Step::Stay => return,
+                Step::Raise(level) => {
+                    self.moved(level);
+                    match level {
+                        Level::Prefixes => {
+                            let before = memory::resident();
+                            kept.drain(..).for_each(|(seq, _)| runner.kv().release(seq));
+                            runner.give_state_back();
+                            let given = mb(before.saturating_sub(memory::resident()));
+                            self.short(format_args!("kept texts are dropped, which gives {given} MB back"));
+                        }
+                        _ => self.short(format_args!("new work is refused, or waits")),
+                    }
+                }
+                Step::Lower(level) => {
+                    self.moved(level);
+                    (self.say)(&format!("{} MB are free again: {}", mb(self.free), level.words()));
+                    return;
+                }
+                Step::Give(_) | Step::Take(_) => unreachable!("there is nothing to give"),
+            }
+        }
+    }
+
+    fn moved(&self, level: Level) {
+        self.seen.moved(level);
+    }
+
+    fn short(&self, what: std::fmt::Arguments) {
+        (self.say)(&format!("memory is short ({} MB are free): {what}", mb(self.free)));
+    }
+}
+
+fn mb(bytes: u64) -> u64 {
+    bytes / 1_000_000
+}

@@ -9,11 +9,17 @@ use crate::io;
 use crate::lower::Lowered;
 use crate::op::{Op, RowSet};
 use crate::plan::{Needs, Plan, Policy, Unit, Use};
+use std::time::Duration;
 
 /// Bytes of a panel where nothing is known of the drive.
 const BLOCK: u64 = 1 << 20;
 /// What it may be where something is: a ring has many, and several threads share one.
 const BLOCKS: std::ops::RangeInclusive<u64> = 512 << 10..=4 << 20;
+
+/// Cores that compute notice late that a read has ended: for so long the drive has more to do than it needs.
+const LATE: Duration = Duration::from_millis(4);
+/// Depths at which the drive is slower than this share of its best are not taken for that.
+const STILL_GOOD: f64 = 0.8;
 
 /// The model's weights as the planner sees them, in the order of `Lowered::weights`.
 pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
@@ -97,7 +103,7 @@ impl Residence {
         {
             let block = (probed.best.block as u64).clamp(*BLOCKS.start(), *BLOCKS.end());
             of.plan = Plan::new(&of.units, needs, &Policy { block, ..policy })?;
-            of.reader.depth = probed.best.depth;
+            of.reader.depth = depth(&probed, of.plan.slots);
             of.drive = Some(probed);
         }
         Ok(of)
@@ -128,7 +134,39 @@ impl Residence {
     }
 }
 
+/// Reads at once while others compute: what the drive likes best and what it reads in `LATE`, at most half of the ring,
+/// and no depth that this drive was seen to dislike.
+fn depth(probed: &io::Probed, slots: usize) -> usize {
+    let io::Drive { rate, block, depth } = probed.best;
+    let late = (rate * LATE.as_secs_f64() / block as f64).ceil() as usize;
+    let most = (depth + late).min(slots / 2).min(io::MOST_DEPTH);
+    let bad = probed.tried.iter().filter(|d| d.depth > depth && d.rate < rate * STILL_GOOD).map(|d| d.depth).min();
+    bad.map_or(most, |bad| most.min(bad / 2)).max(depth)
+}
+
 /// Bytes of all pages.
 pub(super) fn state_bytes(kv: &KvLayout) -> u64 {
     (0..kv.groups.len()).map(|g| kv.page_bytes(g) as u64 * kv.groups[g].pages as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io::{Drive, Probed};
+
+    fn probed(rates: &[(usize, f64)]) -> Probed {
+        let tried: Vec<Drive> = rates.iter().map(|&(depth, rate)| Drive { rate, block: 1 << 20, depth }).collect();
+        Probed { best: tried[0], tried, reader: "io_uring, direct".into(), age: None, note: None }
+    }
+
+    #[test]
+    fn more_is_read_at_once_while_cores_compute_unless_the_drive_dislikes_it() {
+        let alike = probed(&[(2, 2.1e9), (4, 2.0e9), (8, 1.9e9), (32, 1.8e9)]);
+        assert_eq!(depth(&alike, 64), 2 + 9, "four milliseconds at 2.1 GB/s are 8.4 MB");
+        assert_eq!(depth(&alike, 12), 6, "half of the ring");
+        assert_eq!(depth(&alike, 3), 2, "never less than the drive likes");
+        assert_eq!(depth(&probed(&[(2, 2.1e9), (4, 2.0e9), (8, 1.5e9)]), 64), 4, "8 at once were bad");
+        assert_eq!(depth(&probed(&[(1, 0.2e9)]), 64), 2, "a slow drive needs little");
+        assert_eq!(depth(&probed(&[(16, 14e9)]), 200), io::MOST_DEPTH);
+    }
 }

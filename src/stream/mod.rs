@@ -319,12 +319,16 @@ impl State {
 }
 
 impl Shared {
-    /// The reading thread's life.
+    /// The reading thread's life. New reads are begun before anybody is told of those that have ended: waking threads
+    /// takes as long as a fast drive needs for a panel.
     fn read(&self, mut reader: Box<dyn Reader>, depth: usize) {
         let _closed = Closed(self);
         let mut begun: Vec<(Read, Arc<Slot>)> = Vec::with_capacity(depth);
+        let mut ended: Vec<Done> = Vec::with_capacity(depth);
         loop {
             let mut state = lock(&self.state);
+            let news = !ended.is_empty();
+            ended.drain(..).for_each(|done| self.arrive(&mut state, done));
             while !state.closed && reader.in_flight() + begun.len() < depth {
                 let Some((tag, slot)) = state.next() else { break };
                 let Place { source, offset, len } = self.places[tag as u32 as usize];
@@ -334,19 +338,27 @@ impl Shared {
                 if state.closed {
                     return;
                 }
+                self.arrived.notify_all();
                 drop(self.freed.wait(state).unwrap_or_else(PoisonError::into_inner));
                 continue;
             }
             drop(state);
             begun.drain(..).for_each(|(read, slot)| reader.submit(read, slot));
-            self.arrive(reader.wait());
+            if news {
+                self.arrived.notify_all();
+            }
+            ended.push(reader.wait());
+            while reader.in_flight() > 0
+                && let Some(done) = reader.wait_for(Duration::ZERO)
+            {
+                ended.push(done);
+            }
         }
     }
 
-    fn arrive(&self, done: Done) {
+    /// A read has ended.
+    fn arrive(&self, state: &mut State, done: Done) {
         let (pass, number) = (done.tag >> 32, done.tag as u32);
-        let mut state = lock(&self.state);
-        let state = &mut *state;
         let len = self.places[number as usize].len as u64;
         if state.cache.has(number) {
             if done.result.is_ok() {
@@ -354,7 +366,6 @@ impl Shared {
                 state.clock.counters.missed += len;
             }
             state.cache.arrive(number, done);
-            self.arrived.notify_all();
             return;
         }
         let is_it = |e: &Entry| e.number == number && e.pass & 0xffff_ffff == pass;
@@ -378,7 +389,6 @@ impl Shared {
             }
         };
         state.queue[at].content = content;
-        self.arrived.notify_all();
     }
 
     /// Waits for a panel and counts its user.

@@ -93,12 +93,12 @@ fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOpti
     let bindings = Bindings { weights: vec![cpu.load(&desc, &supply).expect("memory for the matrix")], layer: None };
     let program = cpu.compile(&program).expect("the program compiles");
     let kv = KvLayout { k: Kind::F16.format(), v: Kind::F16.format(), groups: vec![] };
-    let reservation = Reservation { carries: &carries, max_rows: batch, max_outputs: batch, kv: &kv };
+    let reservation = Reservation { carries: &carries, pass_rows: batch, max_rows: batch, max_outputs: batch, kv: &kv };
     cpu.reserve(&reservation).expect("memory for the values");
     let input: Vec<f32> = (0..batch * COLS).map(|i| (i % 17) as f32 - 8.0).collect();
     cpu.write(CarryId(0), &input);
     let list = vec![Row { token: 0, seq: 0, pos: 0, output: true }; batch];
-    move || cpu.launch(program, &bindings, &Batch { rows: &list, tables: &[&[]] }).expect("the product runs")
+    move || cpu.launch(program, &bindings, &Batch { rows: &list, first: 0, tables: &[&[]] }).expect("the product runs")
 }
 
 /// Sums memory with all threads, as fast as it comes.
@@ -174,7 +174,8 @@ impl Sequence {
         let pages = (depth + more).div_ceil(PAGE);
         let layers = vec![KvLayer { kv_heads, head_dim, v_dim }; LAYERS];
         let kv = KvLayout { k: kind.format(), v: kind.format(), groups: vec![KvGroup { layers, window: None, pages }] };
-        let reservation = Reservation { carries: &carries, max_rows: CHUNK, max_outputs: CHUNK, kv: &kv };
+        let reservation =
+            Reservation { carries: &carries, pass_rows: CHUNK, max_rows: CHUNK, max_outputs: CHUNK, kv: &kv };
         cpu.reserve(&reservation).expect("memory for the state");
         for (id, width) in (0..).zip(&widths[..3]) {
             let x: Vec<f32> = (0..CHUNK * width).map(|i| (i * 37 % 101) as f32 * 0.02 - 1.0).collect();
@@ -195,7 +196,7 @@ impl Sequence {
         let rows: Vec<Row> = (0..rows).map(row).collect();
         let layer = Some(KvLayerId { group: 0, layer: self.turn % LAYERS });
         self.turn += 1;
-        let batch = Batch { rows: &rows, tables: &[&self.table] };
+        let batch = Batch { rows: &rows, first: 0, tables: &[&self.table] };
         self.cpu.launch(program, &Bindings { weights: vec![], layer }, &batch).expect("the launch runs");
     }
 }

@@ -20,7 +20,11 @@ fn json(args: &[&str]) -> Value {
 
 /// The smallest budget that works, as the refusal of a smaller one names it.
 fn smallest() -> String {
-    let out = air(&["generate", "-m", DEMO, "-p", "x", "-c", "128", "--ram-budget", "1MB"]).assert().code(1);
+    smallest_of("128")
+}
+
+fn smallest_of(context: &str) -> String {
+    let out = air(&["generate", "-m", DEMO, "-p", "x", "-c", context, "--ram-budget", "1MB"]).assert().code(1);
     let text = String::from_utf8_lossy(&out.get_output().stderr).into_owned();
     let least = text.split("smallest that works is ").nth(1).expect(&text).split(' ').next().unwrap();
     format!("{}MiB", least.parse::<u64>().unwrap() + 1)
@@ -31,10 +35,20 @@ fn a_plan_that_fits_streams_nothing() {
     let plan = json(&["plan", "-c", "128"]);
     assert_eq!(plan["streamed_bytes"], 0);
     assert_eq!(plan["bytes_per_pass"]["disk"], 0);
+    assert_eq!(plan["tokens_per_pass"], 256, "nothing is spared by longer ones");
     assert!(plan["memory"]["kept_bytes"].as_u64() >= plan["weights_bytes"].as_u64());
     let text = air(&["plan", "-c", "128"]).assert().success();
     let text = String::from_utf8_lossy(&text.get_output().stdout).into_owned();
     assert!(text.contains("in memory") && text.contains("predicted"), "{text}");
+}
+
+/// Of what is streamed: all the positions of the context, or as many as are worth their memory.
+#[test]
+fn a_full_context_is_one_pass() {
+    let plan = json(&["plan", "-m", DEMO, "-c", "512", "--ram-budget", &smallest_of("512")]);
+    assert!(plan["streamed_bytes"].as_u64().unwrap() > 0, "{plan:#}");
+    assert_eq!((&plan["tokens_per_pass"], &plan["passes_of_full_context"]), (&512.into(), &1.into()), "{plan:#}");
+    assert!(plan["memory"]["planned_bytes"].as_u64() <= plan["memory"]["budget_bytes"].as_u64(), "{plan:#}");
 }
 
 #[test]

@@ -96,6 +96,74 @@ fn streamed_weights_give_the_bits_of_resident_ones() {
     }
 }
 
+/// A pass of several tiles has the bits of as many passes, and reads what is streamed once.
+#[test]
+fn a_long_prompt_reads_the_weights_once() {
+    let _alone = alone();
+    let tokens: Vec<u32> = (0..100).map(|i| 3 + i * 7 % 60).collect();
+    let (a, b) = (&tokens[..90], &tokens[20..100]);
+    for catalogue in [catalogue(), mixture("tiny-qwen3moe", "Q8_0", 4)] {
+        let want = {
+            let mut resident = load(&catalogue, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1;
+            assert_eq!(resident.pass_rows(), 24, "nothing is streamed");
+            let mut read = |text: &[u32]| {
+                let seq = resident.kv().create();
+                for tokens in text.chunks(24) {
+                    resident.run([Chunk { seq, tokens, outputs: Outputs::Last }]).unwrap();
+                }
+                bits(&mut resident)
+            };
+            [read(a), read(b)].concat()
+        };
+        for kind in io::KINDS.iter().map(|k| k.0) {
+            let options = options(Some(smallest(&catalogue) + (1 << 20)), kind, "delay/9,short/7");
+            let mut runner = load(&catalogue, &options, &mut |_, _| ()).unwrap().1;
+            let plan = &runner.residence().plan;
+            assert!(runner.pass_rows() >= 170 && plan.holds_stages(&runner.residence().units), "{}", plan.slots);
+            let (streamed, dense) = (plan.streamed(), plan.cache.experts.is_empty());
+            let before = runner.stream().counters().bytes;
+            for _ in 0..4 {
+                let (first, second) = (runner.kv().create(), runner.kv().create());
+                // Both prompts end in this pass, in different tiles.
+                let chunk = |(seq, tokens)| Chunk { seq, tokens, outputs: Outputs::Last };
+                runner.run([(first, a), (second, b)].map(chunk)).unwrap();
+                assert!(bits(&mut runner) == want, "{kind}");
+                [first, second].into_iter().for_each(|seq| runner.kv().release(seq));
+            }
+            let bytes = runner.stream().counters().bytes - before;
+            // The next pass may have been read ahead, or the first of these before.
+            assert!(!dense || (3 * streamed..=5 * streamed).contains(&bytes), "{bytes} for 4 passes of {streamed}");
+        }
+    }
+}
+
+/// A pass that is given up between two tiles leaves the sequences as they were, and the next one is right.
+#[test]
+fn a_long_pass_can_be_given_up() {
+    let _alone = alone();
+    let tokens: Vec<u32> = (0..100).map(|i| 3 + i * 7 % 60).collect();
+    let mut runner = load(&catalogue(), &options(Some(smallest(&catalogue())), "auto", ""), &mut |_, _| ()).unwrap().1;
+    let seq = runner.kv().create();
+    let chunk = Chunk { seq, tokens: &tokens, outputs: Outputs::Last };
+    let mut launches = (0, 0);
+    let watch = &mut |done, all| {
+        launches = (done, all);
+        Ok(())
+    };
+    runner.run_watched([chunk], watch).unwrap();
+    let want = bits(&mut runner);
+    // Embedding and head run whole, the layers in five tiles.
+    assert!(launches.0 + 1 == launches.1 && launches.1 > 5 && launches.1 % 5 == 2, "{launches:?}");
+    for stop in 1..launches.1 {
+        runner.kv().restore(seq, 0).unwrap();
+        let given_up =
+            runner.run_watched([chunk], &mut |done, _| if done < stop { Ok(()) } else { Err(Error::Cancelled) });
+        assert!(matches!(given_up, Err(Error::Cancelled)) && runner.kv().len(seq) == 0, "{stop}");
+        runner.run([chunk]).unwrap();
+        assert!(bits(&mut runner) == want, "{stop}");
+    }
+}
+
 /// With room for any number of experts, down to where a batch wants more of them than there is room for.
 #[test]
 fn cached_experts_give_the_bits_of_resident_ones() {

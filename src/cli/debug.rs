@@ -70,7 +70,7 @@ fn write(path: &Path, tokens: &[u32], runner: &mut Runner) -> Result<()> {
     let mut out = Output::create(path)?;
     out.write(&npy_header(tokens.len(), runner.vocab()))?;
     let seq = runner.kv().create();
-    for tokens in tokens.chunks(runner.max_rows().min(runner.max_outputs())) {
+    for tokens in tokens.chunks(runner.pass_rows().min(runner.max_outputs())) {
         runner.run([Chunk { seq, tokens, outputs: Outputs::All }])?;
         runner.logits().iter().try_for_each(|x| out.write(&x.to_le_bytes()))?;
     }

@@ -90,12 +90,18 @@ impl Forecast {
         rates.pass(Traffic { memory, ..traffic }, self.work.decode_ops * f64::from(rows))
     }
 
-    /// The prompt, read in as many passes as it takes.
+    /// Passes that a prompt of `tokens` takes.
+    fn passes(&self, tokens: u32) -> u64 {
+        u64::from(tokens).div_ceil(self.outlook.residence.pass_rows as u64)
+    }
+
+    /// The prompt: what is streamed comes once for each pass, and what goes through memory once for each of their tiles.
     fn prompt(&self) -> Option<Prediction> {
-        let rows = self.outlook.max_rows.min(self.lengths.prompt as usize) as f64;
         let traffic = self.plan().traffic(&self.outlook.residence.units);
-        let one = self.rates.pass(traffic, self.work.prefill_ops * rows)?;
-        Some(Prediction { seconds: one.seconds * f64::from(self.lengths.prompt) / rows, ..one })
+        let tokens = self.lengths.prompt;
+        let tiles = u64::from(tokens).div_ceil(self.outlook.max_rows as u64);
+        let traffic = Traffic { drive: traffic.drive * self.passes(tokens), memory: traffic.memory * tiles };
+        self.rates.pass(traffic, self.work.prefill_ops * f64::from(tokens))
     }
 
     fn json(&self, roomier: Option<&Forecast>) -> Value {
@@ -121,6 +127,8 @@ impl Forecast {
             "weights_bytes": residence.units.iter().map(|u| u.extent.len).sum::<u64>(),
             "streamed_bytes": plan.streamed(),
             "bytes_per_pass": { "disk": traffic.drive, "mem": traffic.memory },
+            "tokens_per_pass": residence.pass_rows,
+            "passes_of_full_context": self.passes(self.outlook.context),
             "drive": residence.drive.as_ref().map(|d| json!({
                 "gbps": d.best.rate / 1e9, "block_bytes": d.best.block, "depth": d.best.depth, "reader": d.reader,
             })),
@@ -168,6 +176,9 @@ impl Forecast {
             Some(p) => format!("{:.2} tok/s, bound by the {}", tokens / p.seconds, p.bound.words()),
             None => "not known: nothing that binds it was measured".into(),
         };
+        let passes = self.passes(self.outlook.context);
+        let (most, plural) = (residence.pass_rows, if passes == 1 { "" } else { "es" });
+        rows.push(("a prompt", format!("up to {most} tokens a pass, {passes} pass{plural} for a full context")));
         rows.push(("predicted", at_best(self.pass(&self.rates, 1), 1.0)));
         rows.push(("", format!("{TOGETHER} together: {}", at_best(self.pass(&self.rates, TOGETHER), TOGETHER.into()))));
         rows.extend(self.prompt().map(|p| {

@@ -139,15 +139,20 @@ impl Job {
         }
     }
 
+    /// Whether the handle of a generation was cancelled or dropped.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(&self.work, Work::Generate(g) if g.cancel.load(Ordering::Relaxed))
+    }
+
     /// Ends a generation whose handle was cancelled or dropped.
     pub fn end_if_cancelled(&mut self) -> bool {
-        match &mut self.work {
-            Work::Generate(g) if g.cancel.load(Ordering::Relaxed) => {
-                g.finish(FinishReason::Cancelled);
-                true
-            }
-            _ => false,
+        let cancelled = self.is_cancelled();
+        if let Work::Generate(g) = &mut self.work
+            && cancelled
+        {
+            g.finish(FinishReason::Cancelled);
         }
+        cancelled
     }
 
     /// Reports an error, which ends the job.

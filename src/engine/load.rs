@@ -42,7 +42,7 @@ pub struct LoadOptions {
     pub ram_budget: Option<Size>,
     /// How the drive is read.
     pub reader: io::Options,
-    /// Rows of one pass: longer prompts are read in chunks.
+    /// Rows of one batch: longer prompts are read in chunks.
     pub max_rows: usize,
     /// Rows of one pass whose logits are wanted, at most: whoever evaluates texts wants many; never fewer than sequences.
     pub max_outputs: usize,
@@ -134,9 +134,10 @@ fn prepare(catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
     let max_rows = options.max_rows.max(1);
     let max_outputs = options.max_outputs.min(max_rows).max(n);
     let mut size = options.state;
-    let (state, residence) = loop {
+    let (mut state, mut residence) = loop {
         let state = layout(&spec, &lowered, options, size, weight_bytes(&tensors))?;
-        let reservation = Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &state.layout };
+        let (carries, kv) = (&lowered.carries[..], &state.layout);
+        let reservation = Reservation { carries, pass_rows: max_rows, max_rows, max_outputs, kv };
         let units = residence::units(&lowered, &tensors);
         match Residence::plan(catalogue, units, &*backend, &reservation, options) {
             // Beside the ring and the activations of a small budget there is less.
@@ -146,6 +147,14 @@ fn prepare(catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
             residence => break (state, residence?),
         }
     };
+    for pass_rows in residence::longer_passes(max_rows, state.positions) {
+        let layout = state.pages(&lowered, options, pass_rows);
+        let reservation = Reservation { carries: &lowered.carries, pass_rows, max_rows, max_outputs, kv: &layout };
+        if residence.lengthen(&*backend, &reservation) {
+            state.layout = layout;
+            break;
+        }
+    }
     Ok(Prepared { spec, lowered, backend, programs, state, max_rows, max_outputs, residence })
 }
 
@@ -168,7 +177,7 @@ pub struct Outlook {
     pub device: String,
     /// Positions of one sequence.
     pub context: u32,
-    /// Most rows of a pass.
+    /// Most rows of a batch: a pass has one, or, where weights are streamed, several (`Residence::pass_rows`).
     pub max_rows: usize,
     /// Bytes of weights that a pass with one token touches.
     pub touched_bytes: u64,
@@ -200,7 +209,8 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
         done += unit.extent.len;
         progress(done, total);
     }
-    let reservation = Reservation { carries: &lowered.carries, max_rows, max_outputs, kv: &state.layout };
+    let (carries, pass_rows) = (&lowered.carries[..], residence.pass_rows);
+    let reservation = Reservation { carries, pass_rows, max_rows, max_outputs, kv: &state.layout };
     backend.reserve(&reservation)?;
     stream.stream(&residence.plan);
     let memory = (stream, residence);
@@ -285,6 +295,23 @@ struct State {
     context: u32,
 }
 
+impl State {
+    /// The layout where a pass has up to `rows` rows: what windows hold depends on it.
+    fn pages(&self, lowered: &Lowered, options: &LoadOptions, rows: usize) -> KvLayout {
+        kv_layout(lowered, options, self.context, self.positions, rows)
+    }
+}
+
+fn kv_layout(lowered: &Lowered, options: &LoadOptions, context: u32, positions: u64, rows: usize) -> KvLayout {
+    let (k, v) = options.state_formats();
+    let group = |g: &lower::StateGroup| {
+        let each = pages_for(g.window, context.into(), rows) * options.max_sequences;
+        let pages = each.min(usize::try_from(positions.div_ceil(PAGE as u64)).unwrap_or(usize::MAX));
+        KvGroup { layers: g.layers.clone(), window: g.window, pages }
+    };
+    KvLayout { k, v, groups: lowered.groups.iter().map(group).collect() }
+}
+
 fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, size: StateSize, weights: u64) -> Result<State> {
     let (k, v) = options.state_formats();
     for l in lowered.groups.iter().flat_map(|g| &g.layers) {
@@ -293,14 +320,8 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, size: Stat
         }
     }
     let sequences = options.max_sequences as u64;
-    let pages = |context: u32, positions: u64| -> KvLayout {
-        let group = |g: &lower::StateGroup| {
-            let each = pages_for(g.window, context.into(), options.max_rows.max(1)) * options.max_sequences;
-            let pages = each.min(usize::try_from(positions.div_ceil(PAGE as u64)).unwrap_or(usize::MAX));
-            KvGroup { layers: g.layers.clone(), window: g.window, pages }
-        };
-        KvLayout { k, v, groups: lowered.groups.iter().map(group).collect() }
-    };
+    let rows = options.max_rows.max(1);
+    let pages = |context: u32, positions: u64| kv_layout(lowered, options, context, positions, rows);
     // What a context needs at least: whole pages for each sequence.
     let least = |context: u32| match size {
         StateSize::Each => u64::from(context).next_multiple_of(PAGE as u64) * sequences,

@@ -9,6 +9,7 @@ mod demo;
 mod job;
 mod load;
 mod memory;
+mod pass;
 mod pressure;
 mod relief;
 mod request;
@@ -26,6 +27,7 @@ use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
 pub use demo::demo;
 pub use load::{LoadOptions, Outlook, Progress, StateSize, load, outlook};
 pub use memory::{available as available_memory, cores};
+pub use pass::Watch;
 pub use pressure::{Level, Reading};
 pub use relief::{Gauge, PressureReport};
 use relief::{Relief, Seen};
@@ -199,7 +201,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// Ends what is running, after the pass that runs now.
+    /// Ends what is running, and the pass that runs now with its next launch.
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Relaxed);
         // Wakes the thread where it waits for a command.

@@ -152,7 +152,8 @@ impl Generation {
         Generation { events, cancel, ended: false }
     }
 
-    /// Asks the engine to stop after the pass that is running. The last event still comes.
+    /// Asks the engine to stop: after the pass that is running, or, where that reads this prompt alone, within it. The
+    /// last event still comes.
     pub fn cancel(&self) {
         self.cancel.store(true, Ordering::Relaxed);
     }

@@ -21,10 +21,23 @@ const LATE: Duration = Duration::from_millis(4);
 /// Depths at which the drive is slower than this share of its best are not taken for that.
 const STILL_GOOD: f64 = 0.8;
 
+/// Rows of the longest pass: beyond it, reading the weights once more is little beside computing.
+const LONGEST: usize = 4096;
+/// The share of the budget that long passes may take from the weights that are kept.
+const LONGER: u64 = 16;
+
+/// Rows of passes that are longer than a batch, to be tried in this order, where sequences have so many positions.
+pub(super) fn longer_passes(max_rows: usize, positions: u64) -> impl Iterator<Item = usize> {
+    let all = usize::try_from(positions).unwrap_or(LONGEST).next_multiple_of(max_rows).min(LONGEST);
+    std::iter::successors(Some(all), |rows| Some(rows / 2)).take_while(move |&rows| rows > max_rows)
+}
+
 /// The model's weights as the planner sees them, in the order of `Lowered::weights`.
 pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
     let mut usage: Vec<Option<Use>> = vec![None; lowered.weights.len()];
-    for stage in &lowered.stages {
+    let mut stages = vec![usize::MAX; lowered.weights.len()];
+    for (n, stage) in lowered.stages.iter().enumerate() {
+        stage.weights.iter().for_each(|&w| stages[w] = stages[w].min(n));
         let program = &lowered.programs[stage.program];
         for op in &program.ops {
             let (slot, is) = match *op {
@@ -51,6 +64,7 @@ pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
             matrix: lowered.is_matrix(i),
             extent: tensor.extent,
             usage: usage.unwrap_or(Use::Pass),
+            stage: stages[i],
         }
     };
     tensors.iter().zip(usage).enumerate().map(unit).collect()
@@ -74,6 +88,9 @@ pub struct Residence {
     pub drive: Option<io::Probed>,
     /// How it is read.
     pub reader: io::Options,
+    /// Most rows of a pass: one batch, or several tiles that share each stage's weights (`lengthen`).
+    pub pass_rows: usize,
+    policy: Policy,
 }
 
 impl Residence {
@@ -94,19 +111,42 @@ impl Residence {
             workspace: backend.workspace(reservation),
             state: state_bytes(reservation.kv),
         };
-        let policy = Policy { budget: budget(options), block: BLOCK, stream: !options.exact };
+        let policy = Policy { budget: budget(options), block: BLOCK, stream: !options.exact, stages: false };
         let plan = Plan::new(&units, needs, &policy)?;
-        let mut of = Residence { units, plan, drive: None, reader: options.reader.clone() };
+        let (reader, pass_rows) = (options.reader.clone(), reservation.pass_rows);
+        let mut of = Residence { units, plan, drive: None, reader, pass_rows, policy };
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
         if let Some(source) = largest.filter(|_| of.plan.streams())
             && let Some(probed) = io::probe(source, &options.reader, false)?
         {
             let block = (probed.best.block as u64).clamp(*BLOCKS.start(), *BLOCKS.end());
-            of.plan = Plan::new(&of.units, needs, &Policy { block, ..policy })?;
+            of.policy.block = block;
+            of.plan = Plan::new(&of.units, needs, &of.policy)?;
             of.reader.depth = depth(&probed, of.plan.slots);
             of.drive = Some(probed);
         }
         Ok(of)
+    }
+
+    /// Lets passes have as many rows as a longer reservation, so that a prompt of so many tokens reads what is streamed
+    /// once. False, and nothing changes, where that spares no reading, or where the longer carries and the larger ring
+    /// take more than a sixteenth of the budget from the weights that are kept.
+    pub(super) fn lengthen(&mut self, backend: &dyn Backend, reservation: &Reservation) -> bool {
+        if !self.plan.brings() {
+            return false;
+        }
+        let workspace = backend.workspace(reservation);
+        let needs = Needs { workspace, state: state_bytes(reservation.kv), ..self.plan.needs };
+        let policy = Policy { stages: true, ..self.policy };
+        let Ok(plan) = Plan::new(&self.units, needs, &policy) else { return false };
+        let experts = self.units.iter().filter(|u| matches!(u.usage, Use::Experts(_))).map(|u| u.experts).max();
+        // Tiles share a layer's experts where the cache has places for them all.
+        let shares = plan.streamed() > 0 || experts.is_some_and(|all| plan.cache.places >= all);
+        let fits = shares && plan.fixed() <= self.plan.fixed().saturating_add(policy.budget / LONGER);
+        if fits {
+            (self.plan, self.pass_rows, self.policy) = (plan, reservation.pass_rows, policy);
+        }
+        fits
     }
 
     /// Bytes per second of the drive, where it matters.

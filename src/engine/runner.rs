@@ -1,13 +1,14 @@
-//! One pass: each stage once, all rows of the batch.
+//! One pass: each stage once, all rows of all chunks.
 //!
 //! The runner owns the backend and the sequence state. It takes chunks of tokens of several sequences, makes room
-//! for them, runs the stages in order and hands out the logits of the rows that want them. It decides nothing about
-//! what to run; that is the scheduler's. A pass that fails leaves every sequence as long as it was; one that does not
-//! allocates nothing of its own.
+//! for them, runs the stages in order (`pass`) and hands out the logits of the rows that want them. It decides nothing
+//! about what to run; that is the scheduler's. A pass that fails or is given up leaves every sequence as long as it
+//! was; one that does not allocates nothing of its own.
 
+use super::pass::{BoundStage, Pass, Watch};
 use super::residence::Residence;
-use crate::error::{Error, Result};
-use crate::hal::{Backend, Batch, Bindings, KvLayout, ProgramId, Row, WeightId};
+use crate::error::Result;
+use crate::hal::{Backend, Bindings, KvLayout, ProgramId, Row, WeightId};
 use crate::kv::{Kv, SeqId};
 use crate::lower::{LOGITS, Lowered, RESIDUAL};
 use crate::stream::Streamer;
@@ -36,12 +37,6 @@ pub enum Outputs {
 
 /// Most sequences of a pass: their page tables are listed on the stack.
 pub const MAX_SEQUENCES: usize = 256;
-
-struct BoundStage {
-    name: String,
-    program: ProgramId,
-    bindings: Bindings,
-}
 
 /// A loaded model.
 pub struct Runner {
@@ -78,20 +73,22 @@ impl Runner {
             name: s.name.clone(),
             program: programs[s.program],
             bindings: Bindings { weights: s.weights.iter().map(|&w| weights[w]).collect(), layer: s.layer },
+            whole: lowered.programs[s.program].runs_whole(),
         };
+        let pass_rows = residence.pass_rows;
         Runner {
             backend,
             stream,
             residence,
             stages: lowered.stages.iter().map(bind).collect(),
-            kv: Kv::new(layout, context, max_rows),
+            kv: Kv::new(layout, context, pass_rows),
             width: lowered.carries[RESIDUAL.0 as usize].width,
             vocab: lowered.vocab(),
             max_rows,
             max_outputs,
             context,
             logits: Vec::with_capacity(max_outputs * lowered.vocab()),
-            rows: Vec::with_capacity(max_rows),
+            rows: Vec::with_capacity(pass_rows),
         }
     }
 
@@ -120,9 +117,9 @@ impl Runner {
         self.kv.forget_free(&mut *self.backend);
     }
 
-    /// Most rows of a pass.
-    pub fn max_rows(&self) -> usize {
-        self.max_rows
+    /// Most rows of a pass. One with more than a batch has reads each stage's weights once for all its tiles.
+    pub fn pass_rows(&self) -> usize {
+        self.residence.pass_rows
     }
 
     /// Most rows of a pass whose logits are wanted.
@@ -152,8 +149,19 @@ impl Runner {
     /// naming the layer.
     ///
     /// # Panics
-    /// When the chunks have more than `MAX_SEQUENCES` sequences, `max_rows` tokens or `max_outputs` wanted rows.
+    /// When the chunks have more than `MAX_SEQUENCES` sequences, `pass_rows` tokens or `max_outputs` wanted rows.
     pub fn run<'a, C>(&mut self, chunks: C) -> Result<()>
+    where
+        C: IntoIterator<Item = Chunk<'a>, IntoIter: Clone>,
+    {
+        self.run_watched(chunks, &mut |_, _| Ok(()))
+    }
+
+    /// As `run`; `watch` hears how far the pass is, and may give it up.
+    ///
+    /// # Errors
+    /// As `run`, and those of `watch`.
+    pub fn run_watched<'a, C>(&mut self, chunks: C, watch: &mut Watch) -> Result<()>
     where
         C: IntoIterator<Item = Chunk<'a>, IntoIter: Clone>,
     {
@@ -177,18 +185,22 @@ impl Runner {
             tables[sequences] = self.kv.tables(c.seq);
             sequences += 1;
         }
-        let batch = Batch { rows: &self.rows, tables: &tables[..sequences] };
-        let outputs = batch.outputs();
-        assert!(batch.rows.len() <= self.max_rows && outputs <= self.max_outputs, "the scheduler keeps the bounds");
-        self.stream.begin(outputs > 0);
-        for s in &self.stages {
-            self.backend.launch(s.program, &s.bindings, &batch)?;
-        }
+        let outputs = self.rows.iter().filter(|r| r.output).count();
+        let fits = self.rows.len() <= self.residence.pass_rows && outputs <= self.max_outputs;
+        assert!(fits, "the scheduler keeps the bounds");
+        let mut pass = Pass {
+            backend: &mut *self.backend,
+            stream: &self.stream,
+            stages: &self.stages,
+            rows: &self.rows,
+            tables: &tables[..sequences],
+            tile: self.max_rows,
+        };
+        pass.run(outputs > 0, watch)?;
         self.logits.resize(outputs * self.vocab, 0.0);
-        self.backend.read(LOGITS, &mut self.logits);
+        pass.backend.read(LOGITS, &mut self.logits);
         if self.logits.iter().any(|x| !x.is_finite()) {
-            self.stream.begin(outputs > 0);
-            return Err(blame(&mut *self.backend, &self.stages, &batch, self.width));
+            return Err(pass.blame(outputs > 0, self.width));
         }
         chunks.for_each(|c| self.kv.commit(c.seq, c.tokens.len() as u32));
         Ok(())
@@ -198,20 +210,4 @@ impl Runner {
     pub fn logits(&mut self) -> &mut [f32] {
         &mut self.logits
     }
-}
-
-/// Runs the pass again, stage by stage, to name the first whose output is not finite.
-fn blame(backend: &mut dyn Backend, stages: &[BoundStage], batch: &Batch, width: usize) -> Error {
-    let mut residual = vec![0.0; batch.rows.len() * width];
-    for s in stages {
-        if let Err(e) = backend.launch(s.program, &s.bindings, batch) {
-            return e;
-        }
-        backend.read(RESIDUAL, &mut residual);
-        if residual.iter().any(|x| !x.is_finite()) {
-            let problem = "gave NaN or infinity; the file's weights are damaged or overflow";
-            return Error::Engine(format!("{} {problem}", s.name));
-        }
-    }
-    Error::Engine("the logits are NaN or infinite; the output weights are damaged or overflow".into())
 }

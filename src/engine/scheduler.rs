@@ -4,6 +4,9 @@
 //! job that is generating, then prompts in order of arrival, up to the rows of a pass. Jobs of all kinds mix in one
 //! batch; by the backend's law a row's result does not depend on its neighbours.
 //!
+//! Where weights are streamed a pass may have thousands of rows and last a minute. It is given up, and nothing changes,
+//! as soon as nobody wants the prompts that make it long; who was generating in it goes on with a short one.
+//!
 //! A job is admitted when the pages are free that its prompt and its longest answer take; they are reserved, so a pass
 //! never runs out of state. Jobs are admitted in order of arrival: one that has to wait holds up those behind it, so
 //! that small ones cannot keep a large one out for ever.
@@ -18,7 +21,7 @@ use super::job::{Bounds, Job, Progress};
 use super::relief::{Kept, Relief};
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kv::SeqId;
 use crate::text::Tokenizer;
 use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
@@ -235,7 +238,7 @@ impl Scheduler {
 
     /// Which rows of which jobs go into the next pass.
     fn plan(&mut self) {
-        let (mut rows, mut outputs) = (self.runner.max_rows(), self.runner.max_outputs());
+        let (mut rows, mut outputs) = (self.runner.pass_rows(), self.runner.max_outputs());
         self.parts.clear();
         for decoding in [true, false] {
             for (at, Active { job, .. }) in
@@ -265,11 +268,16 @@ impl Scheduler {
     /// Runs one pass and hands its logits to the jobs. Where it fails, each job has a pass of its own: a text whose
     /// numbers overflow must not end its neighbours.
     fn pass(&mut self) {
-        let Scheduler { active, runner, parts, .. } = self;
-        if run(active, runner, parts).is_err() {
-            for p in parts.iter_mut() {
-                if let Err(e) = run(active, runner, std::slice::from_mut(p)) {
-                    p.progress = active[p.job].job.fail(e);
+        let Scheduler { active, runner, parts, closed, .. } = self;
+        match run(active, runner, parts, closed) {
+            // What was given up stays as it was; the next turn ends what was cancelled.
+            Ok(()) | Err(Error::Cancelled) => {}
+            Err(_) => {
+                for p in parts.iter_mut() {
+                    match run(active, runner, std::slice::from_mut(p), closed) {
+                        Ok(()) | Err(Error::Cancelled) => {}
+                        Err(e) => p.progress = active[p.job].job.fail(e),
+                    }
                 }
             }
         }
@@ -290,11 +298,17 @@ fn is_behind(rows: &Sender<Result<Logits>>) -> bool {
     select.try_ready().is_err()
 }
 
-fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part]) -> Result<()> {
-    runner.run(parts.iter().map(|p| {
+/// Runs a pass of some parts; `Cancelled` when it was given up.
+fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], closed: &AtomicBool) -> Result<()> {
+    let chunk = |p: &Part| {
         let Active { job, seq } = &active[p.job];
         Chunk { seq: *seq, tokens: &job.pending()[..p.tokens], outputs: p.outputs }
-    }))?;
+    };
+    runner.run_watched(parts.iter().map(chunk), &mut |_, _| {
+        let mut prompts = parts.iter().map(|p| &active[p.job].job).filter(|job| !job.is_decoding()).peekable();
+        let unwanted = prompts.peek().is_some() && prompts.all(Job::is_cancelled);
+        if unwanted || closed.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+    })?;
     let vocab = runner.vocab();
     let mut logits = runner.logits();
     for p in parts {

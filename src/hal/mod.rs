@@ -125,11 +125,14 @@ pub struct Row {
     pub output: bool,
 }
 
-/// What one pass works on. Rows of a sequence stand in order of position; sequences mix freely.
+/// What one launch works on: the rows of a pass, or one tile of them. Rows of a sequence stand in order of position;
+/// sequences mix freely.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     /// The rows.
     pub rows: &'a [Row],
+    /// The row of the carries that the first of them has: how many rows of the pass stand before this tile.
+    pub first: usize,
     /// For each sequence, for each group, the page of each `PAGE` positions from 0 on.
     pub tables: &'a [&'a [Vec<u32>]],
 }
@@ -146,9 +149,11 @@ impl Batch<'_> {
 pub struct Reservation<'a> {
     /// Buffers between programs.
     pub carries: &'a [Carry],
-    /// Most rows of a batch.
+    /// Most rows of a pass: the carries are as long. At least `max_rows`.
+    pub pass_rows: usize,
+    /// Most rows of a batch, but for programs that run whole (`Program::runs_whole`).
     pub max_rows: usize,
-    /// Most rows of a batch whose logits are wanted.
+    /// Most rows of a pass whose logits are wanted.
     pub max_outputs: usize,
     /// Sequence state.
     pub kv: &'a KvLayout,
@@ -181,7 +186,7 @@ pub trait Backend: Send {
     /// `Limit` when memory is short.
     fn reserve(&mut self, reservation: &Reservation) -> Result<()>;
 
-    /// Runs a program on all rows of a batch.
+    /// Runs a program on all rows of a batch. What programs leave in carries for the other tiles of a pass stays.
     ///
     /// # Errors
     /// `Engine` when the device failed.

@@ -108,6 +108,16 @@ pub struct Program {
 }
 
 impl Program {
+    /// Whether it runs on all rows of a pass at once, however many: it only looks tokens up, or computes for the rows
+    /// whose logits are wanted, which count from the beginning of the pass. Nothing is kept for its other rows.
+    pub fn runs_whole(&self) -> bool {
+        let for_outputs = |op: &Op| {
+            let writes = op.operands().1;
+            !writes.is_empty() && writes.iter().all(|&v| self.value(v).rows == RowSet::Outputs)
+        };
+        self.ops.iter().all(|op| matches!(op, Op::Embed { .. }) || for_outputs(op))
+    }
+
     /// A value by its id.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.0 as usize]

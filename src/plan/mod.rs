@@ -13,6 +13,7 @@
 
 mod cache;
 mod law;
+mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +59,8 @@ pub struct Unit {
     pub extent: Extent,
     /// How it is used.
     pub usage: Use,
+    /// Which stage of a pass uses it first: its weights are in use together.
+    pub stage: usize,
 }
 
 impl Unit {
@@ -98,8 +101,6 @@ impl Unit {
 const GROUP: usize = 16;
 /// Weights below this are kept in any case.
 const SMALL: u64 = 64 << 10;
-/// The ring's bytes, by what the budget allows.
-const RING: std::ops::RangeInclusive<u64> = 16 << 20..=64 << 20;
 /// Bytes of an expert's panel at most, where experts are cached: below this its matrices are not cut.
 const EXPERT: u64 = 8 << 20;
 /// Panels of a model at most: four terabytes of the smallest that are cut from large matrices.
@@ -119,7 +120,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.process.saturating_add(self.workspace).saturating_add(self.state)
     }
 }
@@ -133,6 +134,8 @@ pub struct Policy {
     pub block: u64,
     /// Whether weights may be streamed at all.
     pub stream: bool,
+    /// Whether the ring is to hold all that a stage streams, for passes of several tiles.
+    pub stages: bool,
 }
 
 /// One panel of the plan.
@@ -198,13 +201,11 @@ impl Plan {
             plan = cut(units, needs, policy, true)?;
             plan.cache = Cache::new(units, &plan.panels, &plan.parts);
         }
-        plan.spread(units, policy.budget)?;
+        match policy.stages {
+            true => plan.widen(units, policy.budget)?,
+            false => plan.spread(units, policy.budget)?,
+        }
         Ok(plan)
-    }
-
-    /// Bytes of the ring.
-    pub fn ring(&self) -> u64 {
-        (self.slots as u64).saturating_mul(self.slot_bytes)
     }
 
     /// Whether any weight is not kept.
@@ -229,7 +230,7 @@ impl Plan {
 
     /// All that the plan lets the process have.
     pub fn memory(&self) -> u64 {
-        self.needs.total().saturating_add(self.ring()).saturating_add(self.kept).saturating_add(self.cache.bytes())
+        self.fixed().saturating_add(self.kept).saturating_add(self.cache.bytes())
     }
 
     /// Bytes of a pass with one token; of experts, if all were wanted alike.
@@ -258,7 +259,7 @@ impl Plan {
 
     /// Gives panels their homes: as many in memory as the budget has room for, evenly along the pass.
     fn spread(&mut self, units: &[Unit], budget: u64) -> Result<()> {
-        let fixed = self.needs.total().saturating_add(self.ring()).saturating_add(self.cache.bytes());
+        let fixed = self.fixed().saturating_add(self.cache.bytes());
         let small = bytes(units.iter().filter(|u| !u.may_leave()));
         let least = fixed.saturating_add(small);
         let Some(room) = budget.checked_sub(least) else {
@@ -352,9 +353,7 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Result<Pl
         panels.push(mine);
     }
     let slot_bytes = widest.saturating_add(MARGIN).min(u64::MAX / 2).next_multiple_of(4096);
-    let ring = (policy.budget / 32).clamp(*RING.start(), *RING.end());
-    // One to read from, one to fill, and one to spare, at least.
-    let slots = ((ring / slot_bytes) as usize).clamp(3, parts.len().max(3));
+    let slots = ring::places(policy.budget, slot_bytes, parts.len());
     Ok(Plan { panels, parts, slots, slot_bytes, needs, budget: policy.budget, kept: 0, cache: Cache::default() })
 }
 

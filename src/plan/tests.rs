@@ -5,17 +5,23 @@ use crate::quant::Kind;
 
 const MIB: u64 = 1 << 20;
 
+/// `3.up` belongs to stage 3, what has no number to a stage of its own.
+fn stage(name: &str) -> usize {
+    name.split('.').next().unwrap().parse().unwrap_or(100 + name.len())
+}
+
 fn unit(name: &str, cols: usize, rows: usize, usage: Use) -> Unit {
     let format = Kind::Q8_0.format();
     let len = (format.row_bytes(cols) * rows) as u64;
     let extent = Extent { source: 0, offset: 0, len };
-    Unit { name: name.into(), format, cols, rows, experts: 1, matrix: true, extent, usage }
+    Unit { name: name.into(), format, cols, rows, experts: 1, matrix: true, extent, usage, stage: stage(name) }
 }
 
 fn vector(name: &str, len: usize) -> Unit {
     let format = Kind::F32.format();
     let extent = Extent { source: 0, offset: 0, len: len as u64 * 4 };
-    Unit { name: name.into(), format, cols: len, rows: 1, experts: 1, matrix: false, extent, usage: Use::Pass }
+    let (usage, stage) = (Use::Pass, stage(name));
+    Unit { name: name.into(), format, cols: len, rows: 1, experts: 1, matrix: false, extent, usage, stage }
 }
 
 /// An embedding, eight layers of a norm and two matrices, a head.
@@ -30,10 +36,12 @@ fn model() -> Vec<Unit> {
     units
 }
 
+const POLICY: Policy = Policy { budget: 0, block: MIB, stream: true, stages: false };
+
 const NEEDS: Needs = Needs { process: 10 * MIB, workspace: 5 * MIB, state: 7 * MIB };
 
 fn plan(budget: u64) -> Result<Plan> {
-    Plan::new(&model(), NEEDS, &Policy { budget, block: MIB, stream: true })
+    Plan::new(&model(), NEEDS, &Policy { budget, ..POLICY })
 }
 
 /// Panels cover each weight's rows once, in order, in whole groups, and their extents are the rows' bytes.
@@ -93,6 +101,29 @@ fn the_budget_is_filled_and_turns_are_even() {
     }
 }
 
+/// The ring holds what any stage streams, so that a pass of several tiles reads it once.
+#[test]
+fn a_ring_for_long_passes_holds_every_stage() {
+    let units = model();
+    let policy = |budget: u64, stages: bool| Policy { budget: budget * MIB, stages, ..POLICY };
+    for budget in [70, 75, 90, 100, 110] {
+        let short = Plan::new(&units, NEEDS, &policy(budget, false)).unwrap();
+        let long = Plan::new(&units, NEEDS, &policy(budget, true)).unwrap();
+        check(&units, &long);
+        assert!(long.streams() && long.memory() + 2 * MIB > long.budget, "{budget}");
+        for layer in 0..8 {
+            let of = |p: &&Part| p.home == Home::Stream && units[p.unit].stage == layer;
+            let count = long.parts.iter().filter(of).count();
+            assert!(count + short.slots / 4 <= long.slots, "{budget}: {count} of layer {layer}, {} places", long.slots);
+        }
+        assert!(long.holds_stages(&units) && long.slots >= short.slots && long.streamed() >= short.streamed());
+        let mut narrow = long.clone();
+        narrow.slots = long.parts.iter().filter(|p| p.home == Home::Stream && units[p.unit].stage == 7).count();
+        assert!(!narrow.holds_stages(&units), "a place is left to read ahead");
+    }
+    assert!(!Plan::new(&units, NEEDS, &policy(400, true)).unwrap().streams());
+}
+
 #[test]
 fn more_memory_never_streams_more() {
     let streamed: Vec<u64> = (45..140).map(|b| plan(b * MIB).unwrap().streamed()).collect();
@@ -107,7 +138,7 @@ fn a_budget_that_is_too_small_names_the_smallest_that_works() {
         failed.split("smallest that works is ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!(plan(least * MIB).is_ok(), "{failed}");
     assert!(plan((least - 1) * MIB).is_err(), "{failed}");
-    let refused = Plan::new(&model(), NEEDS, &Policy { budget: 60 * MIB, block: MIB, stream: false }).unwrap_err();
+    let refused = Plan::new(&model(), NEEDS, &Policy { budget: 60 * MIB, stream: false, ..POLICY }).unwrap_err();
     assert!(refused.to_string().contains("cannot be streamed here"), "{refused}");
 }
 
@@ -116,7 +147,7 @@ fn a_head_that_is_also_the_embedding_is_streamed_last() {
     let mut units = model();
     units.pop();
     units[0].usage = Use::OutputsAndRows;
-    let plan = Plan::new(&units, NEEDS, &Policy { budget: 70 * MIB, block: MIB, stream: true }).unwrap();
+    let plan = Plan::new(&units, NEEDS, &Policy { budget: 70 * MIB, ..POLICY }).unwrap();
     check(&units, &plan);
     assert!(plan.panels[0].iter().any(|p| p.home == Home::Stream));
     assert!(plan.panels[0].iter().all(|p| plan.parts[p.number as usize].outputs));
@@ -127,7 +158,7 @@ fn experts_are_cut_apart() {
     let mut experts = unit("experts", 256, 40, Use::Experts(2));
     (experts.experts, experts.extent.len) = (6, experts.extent.len * 6);
     let units = [experts];
-    let plan = Plan::new(&units, NEEDS, &Policy { budget: 100 * MIB, block: 4096, stream: true }).unwrap();
+    let plan = Plan::new(&units, NEEDS, &Policy { budget: 100 * MIB, block: 4096, ..POLICY }).unwrap();
     check(&units, &plan);
     assert_eq!(plan.traffic(&units).memory, units[0].extent.len / 3);
 }
@@ -151,7 +182,7 @@ fn mixture() -> Vec<Unit> {
 #[test]
 fn experts_that_do_not_fit_share_what_dense_weights_leave() {
     let units = mixture();
-    let plan = |budget: u64| Plan::new(&units, NEEDS, &Policy { budget, block: 100_000, stream: true });
+    let plan = |budget: u64| Plan::new(&units, NEEDS, &Policy { budget, block: 100_000, ..POLICY });
     let failed = plan(1).unwrap_err().to_string();
     assert!(failed.contains("of 6 experts at once"), "{failed}");
     let least: u64 =
@@ -193,7 +224,7 @@ fn large_experts_are_read_in_pieces() {
     let mut large = unit("large", 4096, 14_336, Use::Experts(2));
     (large.experts, large.extent.len) = (8, large.extent.len * 8);
     let units = [large];
-    let plan = Plan::new(&units, NEEDS, &Policy { budget: 475 * MIB, block: MIB, stream: true }).unwrap();
+    let plan = Plan::new(&units, NEEDS, &Policy { budget: 475 * MIB, ..POLICY }).unwrap();
     check(&units, &plan);
     let pieces = &plan.cache.experts[7];
     assert!(plan.cache.places >= 6 && plan.cache.sizes.len() == pieces.len());
@@ -204,7 +235,7 @@ fn large_experts_are_read_in_pieces() {
 /// Sizes that a sparse file can have and no memory.
 #[test]
 fn sizes_beyond_all_memory_are_errors() {
-    let policy = Policy { budget: 100 * MIB, block: MIB, stream: true };
+    let policy = Policy { budget: 100 * MIB, ..POLICY };
     let limit = |unit: Unit| match Plan::new(&[unit], NEEDS, &policy) {
         Err(Error::Limit(text)) => text,
         other => panic!("{other:?}"),

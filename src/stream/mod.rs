@@ -12,6 +12,7 @@
 //! needed it; the next pass tries again. States of a panel: `Reading`, then `Ready` or `Failed`; `Dropped` is a read
 //! under way that nobody wants any more.
 
+mod again;
 mod cache;
 #[cfg(test)]
 mod cache_tests;
@@ -91,6 +92,8 @@ struct State {
     /// The pass that runs, and whether it gives logits.
     pass: u64,
     outputs: bool,
+    /// Whether what the pass uses now is used again by its next tile.
+    again: bool,
     /// The next to read: pass and index in the order.
     next: (u64, usize),
     closed: bool,
@@ -148,6 +151,7 @@ impl Streamer {
             free: slots,
             pass: 1,
             outputs: true,
+            again: false,
             next: (1, 0),
             closed: false,
             clock: Clock::default(),
@@ -216,7 +220,7 @@ impl Streamer {
         }
         state.cache.begin();
         state.pass += 1;
-        state.outputs = outputs;
+        (state.outputs, state.again) = (outputs, false);
         // What a pass that failed has left.
         for entry in state.queue.iter_mut().filter(|e| e.pass < state.pass) {
             match std::mem::replace(&mut entry.content, Content::Dropped) {
@@ -422,28 +426,6 @@ impl Shared {
         let Place { offset, len, .. } = self.places[number as usize];
         let seconds = patience.as_secs_f64();
         Error::Engine(format!("the drive has not answered for {seconds} s (a read of {len} bytes at {offset})"))
-    }
-
-    fn release(&self, number: u32, uses: u32) {
-        let mut state = lock(&self.state);
-        if state.cache.has(number) {
-            if state.cache.give_back(number, uses) {
-                drop(state);
-                self.freed.notify_one();
-            }
-            return;
-        }
-        let Some(at) = state.find(number) else { return };
-        let entry = &mut state.queue[at];
-        entry.users -= 1;
-        entry.done += 1;
-        if entry.done >= uses
-            && let Some(Entry { content: Content::Ready { slot, .. }, .. }) = state.queue.remove(at)
-        {
-            state.free.push(slot);
-            drop(state);
-            self.freed.notify_one();
-        }
     }
 }
 

@@ -113,6 +113,53 @@ fn threads_share_panels_and_take_turns() {
     assert!((20 * pass..=20 * pass + 4 * 5000).contains(&(counters.bytes as usize)), "{counters:?}");
 }
 
+/// Stages of three panels, each used by several tiles: a pass reads each panel once, in a ring that holds a stage and
+/// one place more, also behind passes that were given up.
+#[test]
+fn a_panel_stays_until_the_last_tile_of_its_stage() {
+    let homes = [S, M, S, S, S, M, S, S, S, S, S, O, O];
+    let tiled = |supply: &dyn Supply, streamer: &Streamer, tiles: usize, until: usize| {
+        streamer.begin(true);
+        for stage in streamed(&homes, false).chunks(3).take(until) {
+            for tile in 1..=tiles {
+                streamer.again(tile < tiles);
+                for &n in stage {
+                    take(supply, n, 2).unwrap();
+                    take(supply, n, 2).unwrap();
+                }
+            }
+        }
+        if until >= homes.len() {
+            [11, 12].into_iter().for_each(|n| take(supply, n, 1).unwrap());
+        }
+    };
+    let pass: usize = streamed(&homes, true).into_iter().map(len).sum();
+    for (kind, faults) in [("auto", "delay/3,short/5"), ("pread", ""), ("pread", "eintr/5")] {
+        for slots in [4, 5, 9, 30] {
+            let (_file, sources, plan) = model(&homes, slots);
+            let mut streamer = Streamer::open(&sources, &plan, &options(kind, faults)).unwrap();
+            lock(&streamer.shared.state).patience = Duration::from_secs(20);
+            let supply = streamer.supply();
+            [1, 5].into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
+            streamer.stream(&plan);
+            let before = streamer.counters().bytes;
+            for tiles in [4, 1, 7, 2, 3] {
+                tiled(&*supply, &streamer, tiles, usize::MAX);
+            }
+            let bytes = (streamer.counters().bytes - before) as usize;
+            // The ring may hold panels of the next pass.
+            assert!((5 * pass..=6 * pass).contains(&bytes), "{bytes} for 5 passes of {pass}");
+            // Given up between tiles, then all of a pass again.
+            for stages in 0..3 {
+                tiled(&*supply, &streamer, 3, stages);
+                streamer.again(true);
+                take(&*supply, [0, 4, 8][stages], 1).unwrap();
+                tiled(&*supply, &streamer, 2, usize::MAX);
+            }
+        }
+    }
+}
+
 /// Each read of a short run fails once: the pass that needed it ends with an error that names the file, or all its
 /// panels are right; the next pass is right.
 #[test]

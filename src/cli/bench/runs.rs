@@ -149,7 +149,7 @@ impl Bench {
         let mut next = vec![];
         while done.iter().any(|&d| d < n as usize) {
             self.interrupt.check()?;
-            let mut rows = self.runner.max_rows();
+            let mut rows = self.runner.pass_rows();
             let mut chunks = vec![];
             for (i, &seq) in sequences.iter().enumerate() {
                 let tokens = &texts[i][done[i]..];
@@ -162,7 +162,8 @@ impl Bench {
                 let outputs = if done[i] == n as usize { Outputs::Last } else { Outputs::None };
                 chunks.push(Chunk { seq, tokens, outputs });
             }
-            self.runner.run(chunks)?;
+            let interrupt = &self.interrupt;
+            self.runner.run_watched(chunks, &mut |_, _| interrupt.check())?;
             self.choose(&mut next)?;
         }
         Ok(next)

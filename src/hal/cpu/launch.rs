@@ -18,7 +18,7 @@ use super::weights::{Matrix, Weight};
 use super::{Cpu, misfit};
 use crate::error::{Error, Result};
 use crate::hal::{Batch, Bindings, KvLayerId, NO_PAGE, PAGE, ProgramId};
-use crate::op::{Activation, Attention, Op, Program, ValueId, WeightSlot};
+use crate::op::{Activation, Attention, Op, Program, RowSet, ValueId, WeightSlot};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What one thread reuses.
@@ -70,10 +70,14 @@ pub fn run(cpu: &mut Cpu, program: ProgramId, bindings: &Bindings, batch: &Batch
     let Some(Schedule { program, steps }) = cpu.programs.get(program.0 as usize) else {
         return Err(Error::Engine("a program was launched that was not compiled".into()));
     };
-    let (rows, outputs) = (batch.rows.len(), batch.outputs());
-    let (max_rows, max_outputs) = cpu.values.limits();
-    if rows > max_rows || outputs > max_outputs {
-        return Err(misfit(program, format!("a batch of {rows} rows, {outputs} of them outputs, is too large")));
+    let (first, rows, outputs) = (batch.first, batch.rows.len(), batch.outputs());
+    let (limits, whole) = (cpu.values.limits(), program.runs_whole());
+    if rows > limits.pass.saturating_sub(first) || (rows > limits.rows && !whole) || outputs > limits.outputs {
+        let what = format!("a batch of {rows} rows from {first} on, {outputs} of them outputs, is too large");
+        return Err(misfit(program, what));
+    }
+    if first > 0 && program.values.iter().any(|v| v.rows == RowSet::Outputs) {
+        return Err(misfit(program, "output rows are those of a whole pass"));
     }
     if batch.rows.iter().any(|r| r.seq as usize >= batch.tables.len()) {
         return Err(misfit(program, "a row has no page tables"));
@@ -100,7 +104,7 @@ pub fn run(cpu: &mut Cpu, program: ProgramId, bindings: &Bindings, batch: &Batch
 
 impl<'a> Launch<'a> {
     fn mat(&self, id: ValueId) -> Mat {
-        self.values.mat(self.program, id, self.batch.rows.len(), self.outputs)
+        self.values.mat(self.program, id, self.batch.first, self.batch.rows.len(), self.outputs)
     }
 
     fn weight(&self, slot: WeightSlot) -> Result<(&'a Weight, &'static str)> {
@@ -205,7 +209,7 @@ impl<'a> Launch<'a> {
             None => None,
         };
         let (x, out) = (self.mat(x), self.mat(out));
-        let turns = self.turns.get(rope, factors, self.batch.rows, self.pool)?;
+        let turns = self.turns.get(rope, factors, self.batch, self.pool)?;
         self.pool.run_if(x.rows * x.width >= WORTH_SHARING, x.rows, &|_, r| {
             let turns = &turns[r * rope.dims..][..rope.dims];
             // SAFETY: as in `by_rows`.

@@ -45,7 +45,7 @@ use pages::Pages;
 use pool::Pools;
 use schedule::Schedule;
 use std::sync::{Arc, Mutex};
-use values::Values;
+use values::{Limits, Values};
 use weights::Weight;
 
 /// What of the machine to use.
@@ -93,7 +93,7 @@ impl Cpu {
             pools: Pools::new(threads, batch)?,
             weights: vec![],
             programs: vec![],
-            values: Values::new(0, &[], 0, 0)?,
+            values: Values::new(0, &[], Limits::default())?,
             inputs: Inputs::default(),
             kv: vec![],
             turns: rope::Tables::default(),
@@ -129,15 +129,18 @@ impl Backend for Cpu {
 
     fn workspace(&self, r: &Reservation) -> u64 {
         let (arena, input, slots) = self.widths();
-        let values = Values::bytes(arena, r.carries, r.max_rows, r.max_outputs);
-        let inputs = Inputs::bytes(input, slots, r.max_rows.max(r.max_outputs));
-        values.saturating_add(inputs).saturating_add((self.scratch.len() * launch::SCRATCH) as u64)
+        let limits = Limits::of(r);
+        let values = Values::bytes(arena, r.carries, limits);
+        let inputs = Inputs::bytes(input, slots, limits.rows);
+        let turns = rope::Tables::bytes(self.programs.iter().map(|p| &p.program), limits.pass);
+        values.saturating_add(inputs).saturating_add(turns + (self.scratch.len() * launch::SCRATCH) as u64)
     }
 
     fn reserve(&mut self, r: &Reservation) -> Result<()> {
         let (arena, input, slots) = self.widths();
-        self.values = Values::new(arena, r.carries, r.max_rows, r.max_outputs)?;
-        self.inputs = Inputs::new(input, slots, r.max_rows.max(r.max_outputs))?;
+        let limits = Limits::of(r);
+        self.values = Values::new(arena, r.carries, limits)?;
+        self.inputs = Inputs::new(input, slots, limits.rows)?;
         self.kv = (0..r.kv.groups.len()).map(|g| Pages::new(r.kv, g)).collect::<Result<_>>()?;
         self.turns.clear();
         Ok(())

@@ -1,14 +1,14 @@
 //! Rotary embedding: tables of sine and cosine for the rows of a batch, and the rotation.
 //!
-//! A table belongs to one kind of rotation and to the positions of the current batch; all layers of a pass share it, so
-//! angles are computed once a pass. Sine and cosine come from the pure Rust `libm`, in float64, rounded once:
+//! A table belongs to one kind of rotation and to the positions of one tile of the current pass; all layers share it,
+//! so angles are computed once a pass. Sine and cosine come from the pure Rust `libm`, in float64, rounded once:
 //! the bits do not depend on the system's C library.
 
 use super::pool::Pool;
 use super::values::Mat;
 use crate::error::Result;
-use crate::hal::{Row, WeightId};
-use crate::op::{Pairing, Rope};
+use crate::hal::{Batch, WeightId};
+use crate::op::{Op, Pairing, Program, Rope};
 
 /// Tables of the kinds of rotation that were used.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub struct Tables(Vec<Table>);
 struct Table {
     rope: Rope,
     factors: Option<WeightId>,
+    /// Where its tile begins.
+    first: usize,
     positions: Vec<u32>,
     /// `[row][cosines, sines]`
     turns: Vec<f32>,
@@ -29,19 +31,25 @@ impl Tables {
         self.0.clear();
     }
 
+    /// Bytes of the tables of a pass, where all layers rotate alike.
+    pub fn bytes<'a>(programs: impl Iterator<Item = &'a Program>, rows: usize) -> u64 {
+        let turned = programs.flat_map(|p| &p.ops).map(|op| if let Op::Rope { rope, .. } = op { rope.dims } else { 0 });
+        (turned.max().unwrap_or(0) as u64).saturating_mul(4 * rows as u64)
+    }
+
     /// The table for a batch: `[row][cos of each pair, sin of each pair]`.
     pub fn get(
         &mut self,
         rope: &Rope,
         factors: Option<(WeightId, &[f32])>,
-        rows: &[Row],
+        batch: &Batch,
         pool: &mut Pool,
     ) -> Result<&[f32]> {
-        let id = factors.map(|f| f.0);
-        let at = match self.0.iter().position(|t| t.rope == *rope && t.factors == id) {
+        let (id, first, rows) = (factors.map(|f| f.0), batch.first, batch.rows);
+        let at = match self.0.iter().position(|t| t.rope == *rope && (t.factors, t.first) == (id, first)) {
             Some(at) => at,
             None => {
-                self.0.push(Table { rope: *rope, factors: id, positions: vec![], turns: vec![] });
+                self.0.push(Table { rope: *rope, factors: id, first, positions: vec![], turns: vec![] });
                 self.0.len() - 1
             }
         };

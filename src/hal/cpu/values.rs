@@ -6,6 +6,7 @@
 
 use super::memory::Memory;
 use crate::error::{Error, Result};
+use crate::hal::Reservation;
 use crate::op::{Carry, CarryId, Place, Program, RowSet, ValueId};
 
 /// Rows of a value.
@@ -79,8 +80,31 @@ impl Mat {
 pub struct Values {
     arena: Memory,
     carries: Vec<(Carry, Memory)>,
-    max_rows: usize,
-    max_outputs: usize,
+    limits: Limits,
+}
+
+/// Most rows of what is reserved.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Of a pass.
+    pub pass: usize,
+    /// Of a batch, where a program has values of all its rows.
+    pub rows: usize,
+    /// Whose logits are wanted.
+    pub outputs: usize,
+}
+
+impl Limits {
+    /// Those of a reservation.
+    pub fn of(r: &Reservation) -> Limits {
+        let rows = r.max_rows.max(r.max_outputs);
+        Limits { pass: r.pass_rows.max(rows), rows, outputs: r.max_outputs }
+    }
+
+    /// Rows of a carry.
+    fn carry(self, c: &Carry) -> usize {
+        if c.rows == RowSet::All { self.pass } else { self.outputs }
+    }
 }
 
 impl Values {
@@ -88,33 +112,29 @@ impl Values {
     ///
     /// # Errors
     /// `Limit` when memory is short.
-    pub fn new(arena_width: usize, carries: &[Carry], max_rows: usize, max_outputs: usize) -> Result<Self> {
-        let max_rows = max_rows.max(max_outputs);
+    pub fn new(arena_width: usize, carries: &[Carry], limits: Limits) -> Result<Self> {
         let bytes = |width: usize, rows: usize| {
             let n = width.checked_mul(rows).and_then(|n| n.checked_mul(4));
             n.ok_or_else(|| Error::Limit(format!("no memory for {rows} rows of {width} elements")))
         };
-        let arena = Memory::new(bytes(arena_width, max_rows)?, "values")?;
+        let arena = Memory::new(bytes(arena_width, limits.rows)?, "values")?;
         let mut buffers = vec![];
         for c in carries {
-            let rows = if c.rows == RowSet::All { max_rows } else { max_outputs };
-            buffers.push((c.clone(), Memory::new(bytes(c.width, rows)?, c.name)?));
+            buffers.push((c.clone(), Memory::new(bytes(c.width, limits.carry(c))?, c.name)?));
         }
-        Ok(Values { arena, carries: buffers, max_rows, max_outputs })
+        Ok(Values { arena, carries: buffers, limits })
     }
 
     /// Bytes that `new` would take.
-    pub fn bytes(arena_width: usize, carries: &[Carry], max_rows: usize, max_outputs: usize) -> u64 {
-        let max_rows = max_rows.max(max_outputs);
-        let rows = |c: &Carry| if c.rows == RowSet::All { max_rows } else { max_outputs };
-        let carries = carries.iter().map(|c| c.width.saturating_mul(rows(c)));
-        let elements = carries.fold(arena_width.saturating_mul(max_rows), usize::saturating_add);
+    pub fn bytes(arena_width: usize, carries: &[Carry], limits: Limits) -> u64 {
+        let carries = carries.iter().map(|c| c.width.saturating_mul(limits.carry(c)));
+        let elements = carries.fold(arena_width.saturating_mul(limits.rows), usize::saturating_add);
         (elements as u64).saturating_mul(4)
     }
 
-    /// Most rows and most output rows of a batch.
-    pub fn limits(&self) -> (usize, usize) {
-        (self.max_rows, self.max_outputs)
+    /// Most rows.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Whether a program's values fit.
@@ -128,22 +148,26 @@ impl Values {
                 self.carries.get(id.0 as usize).is_some_and(|(c, _)| c.width == v.width && c.rows == v.rows)
             }
         };
-        let fits = program.arena_width * self.max_rows * 4 <= self.arena.len();
+        let fits = program.arena_width * self.limits.rows * 4 <= self.arena.len();
         if fits && program.values.iter().all(known) {
             return Ok(());
         }
         Err(Error::Engine(format!("program {} needs more than was reserved; reserve after compiling", program.name)))
     }
 
-    /// A value's rows in a batch.
-    pub fn mat(&self, program: &Program, id: ValueId, rows: usize, outputs: usize) -> Mat {
+    /// A value's rows in a batch that begins at row `first` of its pass.
+    pub fn mat(&self, program: &Program, id: ValueId, first: usize, rows: usize, outputs: usize) -> Mat {
         let v = program.value(id);
+        let (first, rows) = if v.rows == RowSet::All { (first, rows) } else { (0, outputs) };
         let start: *mut f32 = match v.place {
             // In bounds: `check` compared the arena's length with the program's width.
-            Place::Arena(offset) => self.arena.as_ptr().cast::<f32>().wrapping_add(offset * self.max_rows),
-            Place::Carry(carry) => self.carries[carry.0 as usize].1.as_ptr().cast(),
+            Place::Arena(offset) => self.arena.as_ptr().cast::<f32>().wrapping_add(offset * self.limits.rows),
+            // In bounds: whoever launches compared the batch with the limits.
+            Place::Carry(carry) => {
+                self.carries[carry.0 as usize].1.as_ptr().cast::<f32>().wrapping_add(first * v.width)
+            }
         };
-        Mat { start, width: v.width, rows: if v.rows == RowSet::All { rows } else { outputs } }
+        Mat { start, width: v.width, rows }
     }
 
     /// A carry's buffer.

@@ -10,7 +10,7 @@ mod pages;
 
 use super::{Backend, Batch, Bindings, Home, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
-use crate::op::{Carry, CarryId, Place, Program, RowSet, ValueId, WeightSlot};
+use crate::op::{Carry, CarryId, Place, Program, RowSet, Value, ValueId, WeightSlot};
 use crate::quant::Format;
 use pages::Pages;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ impl Backend for Exact {
     }
 
     fn workspace(&self, r: &Reservation) -> u64 {
-        let rows = |c: &Carry| if c.rows == RowSet::All { r.max_rows } else { r.max_outputs };
+        let rows = |c: &Carry| if c.rows == RowSet::All { r.pass_rows } else { r.max_outputs };
         let carries: usize = r.carries.iter().map(|c| c.width * rows(c)).sum();
         let values = |p: &Program| p.values.iter().map(|v| v.width * r.max_rows).sum::<usize>();
         let largest = self.programs.iter().map(values).max().unwrap_or(0);
@@ -102,7 +102,7 @@ impl Backend for Exact {
     }
 
     fn reserve(&mut self, r: &Reservation) -> Result<()> {
-        let rows = |c: &Carry| if c.rows == RowSet::All { r.max_rows } else { r.max_outputs };
+        let rows = |c: &Carry| if c.rows == RowSet::All { r.pass_rows } else { r.max_outputs };
         self.carries = r.carries.iter().map(|c| (c.clone(), vec![0.0; c.width * rows(c)])).collect();
         self.kv = r.kv.groups.iter().map(|g| Pages::new(r.kv.k, r.kv.v, g)).collect();
         Ok(())
@@ -112,18 +112,20 @@ impl Backend for Exact {
         let program = self.programs[program.0 as usize].clone();
         let rows = |set: RowSet| if set == RowSet::All { batch.rows.len() } else { batch.outputs() };
         let mut values: Values = program.values.iter().map(|v| vec![0.0; v.width * rows(v.rows)]).collect();
+        let start = |v: &Value| if v.rows == RowSet::All { batch.first * v.width } else { 0 };
         for (v, data) in program.values.iter().zip(&mut values) {
             if let Place::Carry(id) = v.place {
                 let len = data.len();
-                data.copy_from_slice(&self.carries[id.0 as usize].1[..len]);
+                data.copy_from_slice(&self.carries[id.0 as usize].1[start(v)..][..len]);
             }
         }
         for op in &program.ops {
             self.run(op, &program, bindings, batch, &mut values);
             for ValueId(v) in op.operands().1 {
-                if let Place::Carry(id) = program.values[v as usize].place {
+                let value = &program.values[v as usize];
+                if let Place::Carry(id) = value.place {
                     let data = &values[v as usize];
-                    self.carries[id.0 as usize].1[..data.len()].copy_from_slice(data);
+                    self.carries[id.0 as usize].1[start(value)..][..data.len()].copy_from_slice(data);
                 }
             }
         }

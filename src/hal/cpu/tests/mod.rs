@@ -123,6 +123,11 @@ impl Case {
     }
 
     fn try_run(&self, backend: &mut dyn Backend, chunk: usize, mixed: bool) -> Result<Vec<f32>> {
+        self.run_as(backend, chunk, mixed, false)
+    }
+
+    /// `mixed`: panels have different homes. `tiled`: the chunks are tiles of one pass.
+    fn run_as(&self, backend: &mut dyn Backend, chunk: usize, mixed: bool, tiled: bool) -> Result<Vec<f32>> {
         let mut shelf = Shelf::default();
         let panels: Vec<Vec<Panel>> = self.tensors.iter().map(|t| shelf.cut(t, mixed)).collect();
         let supply: Arc<dyn Supply> = Arc::new(shelf);
@@ -134,8 +139,9 @@ impl Case {
         }
         let program = backend.compile(&self.program)?;
         let max_rows = chunk.min(self.rows.len()).max(1);
-        let reservation = Reservation { carries: &self.carries, max_rows, max_outputs: max_rows, kv: &self.kv };
-        backend.reserve(&reservation)?;
+        let pass_rows = if tiled { self.rows.len() } else { max_rows };
+        let (carries, kv) = (&self.carries[..], &self.kv);
+        backend.reserve(&Reservation { carries, pass_rows, max_rows, max_outputs: max_rows, kv })?;
         let layer = (!self.kv.groups.is_empty()).then_some(KvLayerId { group: 0, layer: 0 });
         let bindings = Bindings { weights, layer };
         let tables: Vec<&[Vec<u32>]> = self.tables.iter().map(|t| t.as_slice()).collect();
@@ -143,15 +149,25 @@ impl Case {
         let mut out = vec![];
         let none = self.rows.is_empty().then_some(&self.rows[..]);
         for (i, rows) in none.into_iter().chain(self.rows.chunks(chunk)).enumerate() {
-            if !self.input.is_empty() {
+            let first = if tiled { i * chunk } else { 0 };
+            if tiled && i == 0 {
+                backend.write(CarryId(0), &self.input);
+            } else if !tiled && !self.input.is_empty() {
                 backend.write(CarryId(0), &self.input[i * chunk * width..][..rows.len() * width]);
             }
-            let batch = Batch { rows, tables: &tables };
+            let batch = Batch { rows, first, tables: &tables };
             backend.launch(program, &bindings, &batch)?;
+            if tiled {
+                continue;
+            }
             let n = if self.carries[last].rows == RowSet::All { rows.len() } else { batch.outputs() };
             let mut y = vec![0.0; n * self.carries[last].width];
             backend.read(CarryId(last as u32), &mut y);
             out.extend(y);
+        }
+        if tiled {
+            out.resize(self.rows.len() * self.carries[last].width, 0.0);
+            backend.read(CarryId(last as u32), &mut out);
         }
         Ok(out)
     }
@@ -175,7 +191,15 @@ impl Case {
                 }
                 let y = self.try_run(&mut *backend(isa, threads), all, true).unwrap();
                 assert_bits(&y, &got, &format!("{what}: {isa:?}, {threads} threads, streamed"));
+                if self.carries.last().is_some_and(|c| c.rows == RowSet::All) && all > 1 {
+                    let y = self.run_as(&mut *backend(isa, threads), all.div_ceil(3), true, true).unwrap();
+                    assert_bits(&y, &got, &format!("{what}: {isa:?}, {threads} threads, tiles of one pass"));
+                }
             }
+        }
+        if self.carries.last().is_some_and(|c| c.rows == RowSet::All) {
+            let y = self.run_as(&mut Exact::new(1), all.div_ceil(3).max(1), false, true).unwrap();
+            assert_bits(&y, &want, &format!("{what}: tiles of one pass, interpreted"));
         }
     }
 }
@@ -440,9 +464,10 @@ fn failures_of_reading_are_passed_on() {
             let case = mat_mul(Kind::F32, 2, 1024, 512, false, &mut Random(3));
             let program = cpu.compile(&case.program).unwrap();
             let kv = no_kv();
-            cpu.reserve(&Reservation { carries: &case.carries, max_rows: 2, max_outputs: 2, kv: &kv }).unwrap();
+            let carries = &case.carries[..];
+            cpu.reserve(&Reservation { carries, pass_rows: 2, max_rows: 2, max_outputs: 2, kv: &kv }).unwrap();
             let bindings = Bindings { weights: vec![loaded.unwrap()], layer: None };
-            let batch = Batch { rows: &case.rows, tables: &[&[]] };
+            let batch = Batch { rows: &case.rows, first: 0, tables: &[&[]] };
             assert!(matches!(cpu.launch(program, &bindings, &batch), Err(Error::Cancelled)));
         }
     }

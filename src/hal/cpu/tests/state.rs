@@ -150,7 +150,8 @@ fn copied_pages_hold_the_same() {
     cpu.write(CarryId(0), &case.input[at * 32..][..32]);
     let bindings = Bindings { weights: (0..3).map(WeightId).collect(), layer: Some(KvLayerId { group: 0, layer: 0 }) };
     let table = vec![vec![0, 3]];
-    cpu.launch(ProgramId(0), &bindings, &Batch { rows: &[Row { seq: 0, ..row }], tables: &[&table] }).unwrap();
+    let rows = [Row { seq: 0, ..row }];
+    cpu.launch(ProgramId(0), &bindings, &Batch { rows: &rows, first: 0, tables: &[&table] }).unwrap();
     let mut got = vec![0.0; 64];
     cpu.read(CarryId(1), &mut got);
     assert_bits(&got, &want[at * 64..][..64], "copied pages");

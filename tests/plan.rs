@@ -77,6 +77,36 @@ fn a_small_budget_is_kept_to_and_gives_the_same_text() {
 }
 
 #[test]
+fn a_plan_for_another_machine_needs_neither_the_model_nor_the_drive() {
+    let rig = ["--ram-budget", "32GB", "-c", "4096"];
+    let ask = |model: &str| json(&[&["plan", "--synthetic", model, "--drive-rate", "7 GB/s"][..], &rig].concat());
+    let plan = ask("llama-3.1-70b:Q4_K_M");
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let disk = number(&plan["bytes_per_pass"]["disk"]);
+    let kept = number(&plan["memory"]["kept_bytes"]);
+    assert!((41.5e9..42.5e9).contains(&(disk + kept)), "all but the embedding is kept or streamed: {plan:#}");
+    assert!(number(&plan["memory"]["planned_bytes"]) <= 32e9 && kept > 29e9, "{plan:#}");
+    assert!((number(&plan["predicted"]["decode"]["tps"]) * disk / 7e9 - 1.0).abs() < 1e-9, "{plan:#}");
+    assert_eq!(plan["predicted"]["decode"]["bound"], "disk");
+    let experts = ask("moe-120b-a5b:MXFP4");
+    assert!((60e9..68e9).contains(&number(&experts["weights_bytes"])), "{experts:#}");
+    assert!(number(&experts["bytes_per_pass"]["disk"]) < 3e9, "a token uses a few experts: {experts:#}");
+    let small = ["plan", "--synthetic", "llama-3.2-1b:Q8_0", "--drive-rate=7GB", "--memory-rate=50GB"];
+    let fits = json(&[&small[..], &rig].concat());
+    assert_eq!((&fits["predicted"]["decode"]["bound"], &fits["streamed_bytes"]), (&"mem".into(), &0.into()));
+    for wrong in [
+        &["--synthetic", "llama-3.2-1b:Q8_0"][..],
+        &["--synthetic", "llama-3.2-1b", "--drive-rate=7GB"],
+        &["--drive-rate=fast"],
+        &["--drive-rate=0"],
+        &["--memory-rate=80%"],
+    ] {
+        air(&[&["plan"][..], wrong].concat()).assert().code(2);
+    }
+    air(&["plan", "--synthetic", "none:Q8_0", "--drive-rate=7GB"]).assert().code(1);
+}
+
+#[test]
 fn sizes_that_make_no_sense_are_bad_usage() {
     for size in ["", "lots", "-1GB", "120%"] {
         let out = air(&["plan", &format!("--ram-budget={size}")]).assert().code(2);

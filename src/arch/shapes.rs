@@ -137,6 +137,20 @@ pub static SHAPES: &[Shape] = &[
         experts: Some((128, 8)),
         ..QWEN3
     },
+    Shape {
+        name: "moe-120b-a5b",
+        architecture: "qwen3moe",
+        width: 2880,
+        layers: 36,
+        heads: 64,
+        kv_heads: 8,
+        head_dim: 64,
+        ffn: 2880,
+        vocab: 201_088,
+        context: 131_072,
+        experts: Some((128, 4)),
+        ..QWEN3
+    },
     Shape { name: "llama-1.5b-bench", width: 2048, layers: 16, head_dim: 64, ffn: 8192, context: 16_384, ..PLAIN3 },
     Shape { name: "llama-3b-bench", width: 3072, layers: 28, heads: 24, ffn: 8192, context: 16_384, ..PLAIN3 },
     TINY,

@@ -103,7 +103,7 @@ fn streamed(info: &ModelInfo, tps: f64) -> Option<(&'static str, String)> {
     if plan.streamed() == 0 || !plan.cache.experts.is_empty() {
         return None;
     }
-    let bytes = plan.traffic(units).drive as f64;
+    let bytes = plan.traffic(units, 1).drive as f64;
     let share = info.residence.drive_rate().map(|rate| {
         let (percent, rate) = (100.0 * bytes * tps / rate, human::bytes(rate as u64));
         format!(", {percent:.0}% of the {rate}/s that the drive gave when it was probed")

@@ -4,7 +4,7 @@
 //! or when the drive was probed. It is no promise: measured figures come from `air bench`.
 
 use super::bench::{Lengths, Limits, Work};
-use super::{human, model, output};
+use super::{human, model, output, synth};
 use crate::config::Size;
 use crate::engine::{LoadOptions, Outlook, cores, outlook};
 use crate::error::Result;
@@ -23,6 +23,16 @@ const TOGETHER: u32 = 16;
 /// Show what of a model would live where, and how fast it can be at best
 #[derive(clap::Args)]
 pub struct Args {
+    /// Plan for a model of this shape and type, which need not be there (`air synth --list` shows the shapes)
+    #[arg(long, value_name = "SHAPE:QUANT", conflicts_with = "model.path", requires = "drive_rate",
+        value_parser = synth::parse)]
+    synthetic: Option<(String, String)>,
+    /// Plan for a machine whose drive gives so many bytes per second (7GB), instead of measuring this one
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    drive_rate: Option<f64>,
+    /// The same for its memory
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    memory_rate: Option<f64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -33,11 +43,22 @@ pub struct Args {
 /// Plans and prints.
 pub fn run(args: Args) -> Result<()> {
     let settings = args.model.settings.resolve()?;
-    let catalogue = model::open(&settings)?;
-    let options = model::options(&settings, args.model.exact)?;
+    let catalogue = match &args.synthetic {
+        Some((shape, quant)) => synth::outline(shape, quant)?,
+        None => model::open(&settings)?,
+    };
+    let drive_rate = args.drive_rate;
+    let options = LoadOptions { drive_rate, ..model::options(&settings, args.model.exact)? };
     let threads = options.threads.unwrap_or_else(cores);
-    let limits = Limits::machine(threads, options.threads_batch.unwrap_or(threads));
-    let forecast = Forecast::new(&catalogue, &options, &limits)?;
+    // Of another machine nothing is known but what is given.
+    let limits = match (drive_rate, args.memory_rate) {
+        (None, None) => Limits::machine(threads, options.threads_batch.unwrap_or(threads)),
+        (_, memory) => Limits { memory: memory.map(|rate| (threads, rate)).into_iter().collect(), ..Limits::default() },
+    };
+    let mut forecast = Forecast::new(&catalogue, &options, &limits)?;
+    if let Some((shape, quant)) = &args.synthetic {
+        forecast.file = format!("synthetic {shape}:{quant}");
+    }
     // What one would have to pay for.
     let budget = forecast.outlook.residence.plan.budget;
     let roomier = LoadOptions { ram_budget: Some(Size::Bytes(budget + (8 << 30))), ..options.clone() };
@@ -45,6 +66,14 @@ pub fn run(args: Args) -> Result<()> {
     match args.json {
         true => output::json(&forecast.json(roomier.as_ref())),
         false => output::report(&forecast.text(roomier.as_ref())),
+    }
+}
+
+/// Bytes per second: `7GB`, `7 GB/s`.
+fn rate(text: &str) -> std::result::Result<f64, String> {
+    match text.trim().trim_end_matches("/s").parse() {
+        Ok(Size::Bytes(n)) if n > 0 => Ok(n as f64),
+        _ => Err("must be bytes per second, such as 7GB".into()),
     }
 }
 
@@ -84,7 +113,7 @@ impl Forecast {
 
     /// A pass of `rows` tokens of as many sequences.
     fn pass(&self, rates: &Rates, rows: u32) -> Option<Prediction> {
-        let traffic = self.plan().traffic(&self.outlook.residence.units);
+        let traffic = self.plan().traffic(&self.outlook.residence.units, rows);
         let state = self.work.decode_bytes.unwrap_or(0).saturating_sub(self.outlook.touched_bytes);
         let memory = traffic.memory + state * u64::from(rows);
         rates.pass(Traffic { memory, ..traffic }, self.work.decode_ops * f64::from(rows))
@@ -95,18 +124,22 @@ impl Forecast {
         u64::from(tokens).div_ceil(self.outlook.residence.pass_rows as u64)
     }
 
-    /// The prompt: what is streamed comes once for each pass, and what goes through memory once for each of their tiles.
+    /// The prompt: what is streamed comes once for each pass, experts and what goes through memory once for each of
+    /// their tiles.
     fn prompt(&self) -> Option<Prediction> {
-        let traffic = self.plan().traffic(&self.outlook.residence.units);
         let tokens = self.lengths.prompt;
-        let tiles = u64::from(tokens).div_ceil(self.outlook.max_rows as u64);
-        let traffic = Traffic { drive: traffic.drive * self.passes(tokens), memory: traffic.memory * tiles };
+        let rows = tokens.min(self.outlook.max_rows as u32);
+        let tiles = u64::from(tokens.div_ceil(rows));
+        let tile = self.plan().traffic(&self.outlook.residence.units, rows);
+        let streamed = self.plan().streamed();
+        let drive = streamed * self.passes(tokens) + (tile.drive - streamed) * tiles;
+        let traffic = Traffic { drive, memory: tile.memory * tiles };
         self.rates.pass(traffic, self.work.prefill_ops * f64::from(tokens))
     }
 
     fn json(&self, roomier: Option<&Forecast>) -> Value {
         let (plan, residence) = (self.plan(), &self.outlook.residence);
-        let traffic = plan.traffic(&residence.units);
+        let traffic = plan.traffic(&residence.units, 1);
         let said = |p: Option<Prediction>, tokens: f64| {
             p.map(|p| json!({ "tps": tokens / p.seconds, "bound": p.bound.name() }))
         };
@@ -169,7 +202,7 @@ impl Forecast {
             let (rate, block) = (bytes(d.best.rate as u64), bytes(d.best.block as u64));
             ("drive", format!("{rate}/s in reads of {block}, {} at once ({})", d.best.depth, d.reader))
         }));
-        let traffic = plan.traffic(&residence.units);
+        let traffic = plan.traffic(&residence.units, 1);
         let drive = if self.streams() { format!("{} from the drive, ", bytes(traffic.drive)) } else { String::new() };
         rows.push(("a pass", format!("{drive}{} through memory", bytes(traffic.memory))));
         let at_best = |p: Option<Prediction>, tokens: f64| match p {

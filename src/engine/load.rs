@@ -42,6 +42,8 @@ pub struct LoadOptions {
     pub ram_budget: Option<Size>,
     /// How the drive is read.
     pub reader: io::Options,
+    /// Bytes per second of the drive, to plan for another one; the drive is not asked then.
+    pub drive_rate: Option<f64>,
     /// Rows of one batch: longer prompts are read in chunks.
     pub max_rows: usize,
     /// Rows of one pass whose logits are wanted, at most: whoever evaluates texts wants many; never fewer than sequences.
@@ -82,6 +84,7 @@ impl Default for LoadOptions {
             state: StateSize::default(),
             ram_budget: None,
             reader: io::Options::default(),
+            drive_rate: None,
             max_rows: 256,
             max_outputs: MAX_OUTPUTS,
             k_type: None,

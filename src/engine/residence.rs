@@ -116,8 +116,13 @@ impl Residence {
         let (reader, pass_rows) = (options.reader.clone(), reservation.pass_rows);
         let mut of = Residence { units, plan, drive: None, reader, pass_rows, policy };
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
-        if let Some(source) = largest.filter(|_| of.plan.streams())
-            && let Some(probed) = io::probe(source, &options.reader, false)?
+        let ask = || match (options.drive_rate, largest) {
+            (Some(rate), _) => Ok(Some(io::Probed::given(rate))),
+            (None, Some(source)) => io::probe(source, &options.reader, false),
+            (None, None) => Ok(None),
+        };
+        if of.plan.streams()
+            && let Some(probed) = ask()?
         {
             let block = (probed.best.block as u64).clamp(*BLOCKS.start(), *BLOCKS.end());
             of.policy.block = block;

@@ -172,7 +172,7 @@ pub struct Plan {
     pub cache: Cache,
 }
 
-/// Bytes of one pass with one token that gives logits.
+/// Bytes of one pass that gives logits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// From the drive.
@@ -233,20 +233,22 @@ impl Plan {
         self.fixed().saturating_add(self.kept).saturating_add(self.cache.bytes())
     }
 
-    /// Bytes of a pass with one token; of experts, if all were wanted alike.
-    pub fn traffic(&self, units: &[Unit]) -> Traffic {
-        self.traffic_at(units, self.cache.uniform_hits())
+    /// Bytes of a pass with so many tokens; of experts, if all were wanted alike.
+    pub fn traffic(&self, units: &[Unit], tokens: u32) -> Traffic {
+        self.traffic_at(units, tokens, self.cache.uniform_hits())
     }
 
-    /// Bytes of a pass with one token when this share of the wanted experts is in the cache.
-    pub fn traffic_at(&self, units: &[Unit], hits: f64) -> Traffic {
+    /// Bytes of a pass with so many tokens when this share of the wanted experts is in the cache. Tokens choose their
+    /// experts alone: some of them the same.
+    pub fn traffic_at(&self, units: &[Unit], tokens: u32, hits: f64) -> Traffic {
         let mut t = Traffic { drive: self.streamed(), memory: 0 };
         for (u, panels) in units.iter().zip(&self.panels) {
             let away = panels.iter().any(|p| matches!(p.home, Home::Drive | Home::Cache));
             let (memory, drive) = match u.usage {
-                Use::Rows => (u.row_bytes(), u.row_bytes()),
+                Use::Rows => (u.row_bytes() * u64::from(tokens), u.row_bytes() * u64::from(tokens)),
                 Use::Experts(used) => {
-                    let bytes = u.extent.len / u.experts.max(1) as u64 * used as u64;
+                    let unused = 1.0 - (used as f64 / u.experts.max(1) as f64).min(1.0);
+                    let bytes = (u.extent.len as f64 * (1.0 - unused.powf(tokens.into()))).round() as u64;
                     (bytes, (bytes as f64 * (1.0 - hits)) as u64)
                 }
                 _ => (u.extent.len, 0),

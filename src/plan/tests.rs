@@ -70,7 +70,7 @@ fn what_fits_is_kept() {
     check(&units, &plan);
     assert!(!plan.streams());
     assert_eq!(plan.kept, units.iter().map(Unit::kept_whole).sum::<u64>());
-    assert_eq!(plan.traffic(&units).drive, 0);
+    assert_eq!(plan.traffic(&units, 1).drive, 0);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn the_budget_is_filled_and_turns_are_even() {
             let due = passed * streamed / all;
             assert!((read - due).abs() <= 2.0 * MIB as f64, "{budget}: {read} of {due} after {passed}");
         }
-        let t = plan.traffic(&units);
+        let t = plan.traffic(&units, 1);
         let row = units[0].row_bytes();
         assert_eq!(t.drive, plan.streamed() + row);
         assert_eq!(t.memory, units[1..].iter().map(|u| u.extent.len).sum::<u64>() + row);
@@ -160,7 +160,7 @@ fn experts_are_cut_apart() {
     let units = [experts];
     let plan = Plan::new(&units, NEEDS, &Policy { budget: 100 * MIB, block: 4096, ..POLICY }).unwrap();
     check(&units, &plan);
-    assert_eq!(plan.traffic(&units).memory, units[0].extent.len / 3);
+    assert_eq!(plan.traffic(&units, 1).memory, units[0].extent.len / 3);
 }
 
 /// Layers of a matrix that all tokens use, and of 16 experts with three matrices, of which the last has another size in
@@ -207,12 +207,14 @@ fn experts_that_do_not_fit_share_what_dense_weights_leave() {
         assert!(plan.cache.places == 6 || plan.streamed() == 0, "dense weights go first");
         (places, streamed) = (plan.cache.places, plan.streamed());
         assert!(places == 96 || plan.memory() + MIB > plan.budget, "{mib}: {} of {}", plan.memory(), plan.budget);
-        let t = plan.traffic_at(&units, 0.75);
+        let t = plan.traffic_at(&units, 1, 0.75);
         let used: u64 = units.iter().filter(|u| u.is_expert()).map(|u| u.extent.len / 8).sum();
         let others: u64 = plan.parts.iter().filter(|p| dense(p)).map(|p| p.extent.len).sum();
         assert_eq!(t.drive, streamed + used / 4 + units[0].row_bytes());
         assert_eq!(t.memory, others + used + units[0].row_bytes());
-        assert_eq!(plan.traffic(&units), plan.traffic_at(&units, places as f64 / 96.0));
+        let two = plan.traffic_at(&units, 2, 0.0).drive - streamed - 2 * units[0].row_bytes();
+        assert_eq!(two, used * 8 * 15 / 64, "seven of eight experts are not chosen, twice");
+        assert_eq!(plan.traffic(&units, 1), plan.traffic_at(&units, 1, places as f64 / 96.0));
     }
     assert!(places > 90, "{places}");
     let plan = plan(400 * MIB).unwrap();

@@ -11,7 +11,7 @@ mod runs;
 mod synthetic;
 mod work;
 
-use super::{interrupt, model, output, progress};
+use super::{interrupt, model, output, progress, synth};
 use crate::engine::{LoadOptions, ModelInfo, available_memory, cores, load};
 use crate::error::{Error, Result};
 use crate::format::gguf;
@@ -45,7 +45,7 @@ pub struct Args {
     runs: u32,
     /// Measure a model of this shape and type with random weights, made in the temporary folder for this run
     /// (`air synth --list` shows the shapes)
-    #[arg(long, value_name = "SHAPE:QUANT", conflicts_with = "model.path", value_parser = synthetic::parse)]
+    #[arg(long, value_name = "SHAPE:QUANT", conflicts_with = "model.path", value_parser = synth::parse)]
     synthetic: Option<(String, String)>,
     /// Measure the machine's memory, arithmetic and drive thoroughly, and show the share reached of each
     #[arg(long)]

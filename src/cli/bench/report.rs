@@ -76,7 +76,7 @@ impl Report<'_> {
         let memory = self.work.decode_bytes.filter(|_| !self.cached());
         let batch = u64::from(self.lengths.batch);
         let hits = self.median(Run::hit_rate);
-        let drive = if plan.brings() { plan.traffic_at(units, hits).drive / batch } else { 0 };
+        let drive = if plan.brings() { plan.traffic_at(units, self.lengths.batch, hits).drive / batch } else { 0 };
         let traffic = Traffic { drive, memory: memory.unwrap_or(0) };
         let rates = Rates { drive: self.drive_rate(), memory: self.limits.best_memory(), cores: self.peak() };
         rates.pass(traffic, self.work.decode_ops).map(|p| (1.0 / p.seconds, p.bound.name()))

@@ -6,12 +6,6 @@ use crate::error::Result;
 use crate::format::output::part;
 use std::path::PathBuf;
 
-/// `SHAPE:QUANT`
-pub fn parse(text: &str) -> Result<(String, String), String> {
-    let (shape, quant) = text.split_once(':').ok_or("must be a shape, `:` and a type, such as llama-3.2-1b:Q4_K_M")?;
-    Ok((shape.into(), quant.into()))
-}
-
 /// A synthetic model's file, which goes when this does, or the process by a second Ctrl-C.
 pub struct Made {
     /// Where it is.

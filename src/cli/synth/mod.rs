@@ -11,6 +11,7 @@ use crate::arch::shapes::{SHAPES, Shape};
 use crate::arch::synthetic::Tensor;
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::format::Catalogue;
 use crate::format::gguf::{self, TensorPlan};
 use crate::meta::{Meta, Value};
 use crate::quant::mix::{Facts, MIXES, Mix};
@@ -83,6 +84,25 @@ pub fn run(args: Args) -> Result<()> {
 /// As `air synth`.
 pub fn create(shape: &str, quant: &str, path: &Path, interrupt: &Interrupt) -> Result<u64> {
     write::write(&Model::new(Shape::by_name(shape)?, Type::by_name(quant)?, None)?, path, 0, interrupt)
+}
+
+/// The same without the weights: what a plan needs to know, and nothing to run. Leaves no file.
+///
+/// # Errors
+/// As `air synth`; `Io` where the temporary folder takes no file.
+pub fn outline(shape: &str, quant: &str) -> Result<Catalogue> {
+    let model = Model::new(Shape::by_name(shape)?, Type::by_name(quant)?, None)?;
+    let path = std::env::temp_dir().join(format!("air-plan-{}.gguf", std::process::id()));
+    gguf::outline(&path, &model.meta, &model.plans)?;
+    let catalogue = gguf::open(&path);
+    std::fs::remove_file(&path).map_err(|e| Error::io(path.display().to_string(), "cannot remove", &e))?;
+    catalogue
+}
+
+/// `SHAPE:QUANT`
+pub fn parse(text: &str) -> Result<(String, String), String> {
+    let (shape, quant) = text.split_once(':').ok_or("must be a shape, `:` and a type, such as llama-3.2-1b:Q4_K_M")?;
+    Ok((shape.into(), quant.into()))
 }
 
 /// What the matrices become.

@@ -24,7 +24,7 @@ use crate::source::Source;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use write::{TensorPlan, Writer};
+pub use write::{TensorPlan, Writer, outline};
 
 /// Alignment of tensor data where the file does not say otherwise.
 const DEFAULT_ALIGNMENT: u32 = 32;

@@ -59,10 +59,8 @@ impl Writer {
     /// # Errors
     /// `Invalid` for a tensor that cannot be stored, `Io` when the file cannot be written.
     pub fn create(path: &Path, meta: &Meta, tensors: &[TensorPlan]) -> Result<Writer> {
-        let sizes = tensors.iter().map(TensorPlan::bytes).collect::<Result<Vec<_>>>()?;
-        let mut header = header(meta, tensors, &sizes)?;
-        header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
-
+        let sizes = sizes(tensors)?;
+        let header = header(meta, tensors, &sizes)?;
         let header_bytes = header.len() as u64;
         let mut output = Output::create(path)?;
         output.write(&header)?;
@@ -92,7 +90,7 @@ impl Writer {
 
     /// Bytes of the file when it is whole.
     pub fn file_bytes(&self) -> u64 {
-        self.header_bytes + self.sizes.iter().map(|n| n.next_multiple_of(ALIGNMENT)).sum::<u64>()
+        self.header_bytes + data(&self.sizes)
     }
 
     /// Flushes the file to the drive and gives it its name.
@@ -108,6 +106,33 @@ impl Writer {
     }
 }
 
+/// Writes a new file that has everything but the tensors' bytes: a hole is in their place, which takes no room. Whoever
+/// plans needs no more.
+///
+/// # Errors
+/// Those of `Writer::create`; `Io` also when the file exists.
+pub fn outline(path: &Path, meta: &Meta, tensors: &[TensorPlan]) -> Result<()> {
+    let sizes = sizes(tensors)?;
+    let header = header(meta, tensors, &sizes)?;
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create_new(path)?;
+        std::io::Write::write_all(&mut file, &header)?;
+        file.set_len(header.len() as u64 + data(&sizes))
+    };
+    write().map_err(|e| Error::io(path.display().to_string(), "cannot write", &e))
+}
+
+/// Bytes of each tensor.
+fn sizes(tensors: &[TensorPlan]) -> Result<Vec<u64>> {
+    tensors.iter().map(TensorPlan::bytes).collect()
+}
+
+/// Bytes of all tensors with the padding behind each.
+fn data(sizes: &[u64]) -> u64 {
+    sizes.iter().map(|n| n.next_multiple_of(ALIGNMENT)).sum()
+}
+
+/// All that stands before the tensors' data, padded.
 fn header(meta: &Meta, tensors: &[TensorPlan], sizes: &[u64]) -> Result<Vec<u8>> {
     let own = |key: &str| key == ALIGNMENT_KEY || key.starts_with("split.");
     let keys: Vec<_> = meta.iter().filter(|(key, _)| !own(key)).collect();
@@ -134,5 +159,6 @@ fn header(meta: &Meta, tensors: &[TensorPlan], sizes: &[u64]) -> Result<Vec<u8>>
             .and_then(|n| offset.checked_add(n))
             .ok_or_else(|| Error::Invalid("the tensors' sizes overflow".into()))?;
     }
+    out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
     Ok(out)
 }

@@ -61,6 +61,7 @@
 //! let mut tokens = 0;
 //! for event in engine.submit(request)? {
 //!     match event? {
+//!         Event::Prompt(_) => {}
 //!         Event::Token(token) => {
 //!             print!("{}", token.text);
 //!             tokens += 1;

@@ -41,6 +41,7 @@ fn ended(g: Generation) -> (Vec<u32>, Finished) {
         match event.unwrap() {
             Event::Token(t) => ids.push(t.id),
             Event::Finished(f) => end = Some(f),
+            Event::Prompt(_) => {}
         }
     }
     (ids, end.unwrap())

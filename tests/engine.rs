@@ -155,7 +155,7 @@ fn requests_that_run_together_get_what_they_get_alone() {
         let have: Vec<u32> = g
             .filter_map(|event| match event.unwrap() {
                 Event::Token(t) => Some(t.id),
-                Event::Finished(_) => None,
+                Event::Finished(_) | Event::Prompt(_) => None,
             })
             .collect();
         assert_eq!(have, alone[i], "request {i}");
@@ -250,7 +250,7 @@ fn a_text_that_overflows_ends_alone() {
     assert!(ends.iter().all(|e| e.contains("embed gave NaN")), "{ends:?}");
     let token = |event| match event {
         Ok(Event::Token(t)) => Some(t.id),
-        Ok(Event::Finished(_)) => None,
+        Ok(Event::Finished(_) | Event::Prompt(_)) => None,
         Err(e) => panic!("{e}"),
     };
     assert_eq!(sound.filter_map(token).collect::<Vec<u32>>(), want);
@@ -325,6 +325,7 @@ fn a_request_goes_on_where_an_earlier_one_stopped() {
                     match event.unwrap() {
                         Event::Token(t) => ids.push(t.id),
                         Event::Finished(f) => kept = f.usage.kept_tokens as usize,
+                        Event::Prompt(_) => {}
                     }
                 }
                 (ids, kept)

@@ -1,7 +1,7 @@
 //! Models that are larger than their memory: the same bits as resident ones, on every reader and on drives that fail.
 
 use air_rs::config::Size;
-use air_rs::engine::{Chunk, Engine, Event, LoadOptions, Outputs, Request, Runner, load};
+use air_rs::engine::{Chunk, Engine, Event, FinishReason, LoadOptions, Outputs, Request, Runner, load};
 use air_rs::error::Error;
 use air_rs::format::{Catalogue, gguf};
 use air_rs::io;
@@ -162,6 +162,52 @@ fn a_long_pass_can_be_given_up() {
         runner.run([chunk]).unwrap();
         assert!(bits(&mut runner) == want, "{stop}");
     }
+}
+
+/// A long prompt says how far it is, if it is asked to, and one that is cancelled ends within its pass; the next
+/// request is answered as ever.
+#[test]
+fn a_long_prompt_says_how_far_it_is_and_can_be_cancelled() {
+    let _alone = alone();
+    let start =
+        || Engine::load(&catalogue(), &options(Some(smallest(&catalogue())), "auto", ""), &mut |_, _| ()).unwrap();
+    let asked = |step: u32, progress| Request {
+        prompt: (0..100).map(|i| 3 + i * step % 60).collect(),
+        max_tokens: 5,
+        ignore_eos: true,
+        sampling: Params { temperature: 0.0, ..Params::default() },
+        progress,
+        ..Request::default()
+    };
+    let request = |progress| asked(7, progress);
+    let engine = start();
+    let (text, end) = engine.submit(request(false)).unwrap().text().unwrap();
+    assert_eq!(end.usage.generated_tokens, 5);
+    let engine = start();
+    // Whether the pass had not ended before it was cancelled.
+    let cancelled = |step: u32| {
+        let generation = engine.submit(asked(step, true)).unwrap();
+        let flag = generation.cancel_flag();
+        let mut tokens = 0;
+        for event in generation {
+            match event.unwrap() {
+                Event::Prompt(reading) => {
+                    assert!(reading.all == 100 && reading.read < 100);
+                    flag.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                Event::Token(_) => tokens += 1,
+                Event::Finished(end) => assert_eq!(end.reason, FinishReason::Cancelled),
+            }
+        }
+        tokens == 0
+    };
+    assert!((8..40).any(cancelled));
+    let all: Vec<Event> = engine.submit(request(true)).unwrap().map(Result::unwrap).collect();
+    let read: Vec<u32> =
+        all.iter().filter_map(|e| if let Event::Prompt(r) = e { Some(r.read) } else { None }).collect();
+    assert!(!read.is_empty() && read.is_sorted() && *read.last().unwrap() > 90, "{read:?}");
+    let (again, end) = engine.submit(request(false)).unwrap().text().unwrap();
+    assert!(again == text && end.usage.kept_tokens == 99, "{}", end.usage.kept_tokens);
 }
 
 /// With room for any number of experts, down to where a batch wants more of them than there is room for.

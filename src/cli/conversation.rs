@@ -72,6 +72,7 @@ impl Conversation {
             max_tokens,
             sampling,
             stop: self.format.stop(stop),
+            progress: true,
             ..Request::default()
         })
     }

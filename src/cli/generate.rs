@@ -56,7 +56,7 @@ pub fn run(args: Args) -> Result<()> {
         conversation.request(&engine, sampling, max_tokens, &flags.stop)?
     } else {
         let prompt = engine.tokenizer().encode(&text, true, true);
-        Request { prompt, max_tokens, sampling, stop: flags.stop, ..Request::default() }
+        Request { prompt, max_tokens, sampling, stop: flags.stop, progress: true, ..Request::default() }
     };
     let terminal = std::io::stdout().is_terminal();
     let stream = !args.json && (args.stream || terminal);

@@ -3,7 +3,7 @@
 use super::settings::{SettingArgs, Uses};
 use super::{interrupt, output, progress};
 use crate::config::Settings;
-use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions, ModelInfo};
+use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions, ModelInfo, PromptProgress};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
 use crate::io;
@@ -90,6 +90,9 @@ pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
 /// A load that takes no longer than this shows no bar.
 const SHORT: Duration = Duration::from_millis(300);
 
+/// A prompt that takes no longer than this shows no bar.
+const LONG: Duration = Duration::from_secs(1);
+
 /// A progress bar for loading, and the function that moves it.
 pub fn loading() -> (ProgressBar, impl FnMut(u64, u64)) {
     let bar = progress::bytes("loading", 0);
@@ -151,9 +154,17 @@ pub fn follow(generation: Generation, heard: &mut dyn FnMut(&str) -> Result<()>)
         // Between `watch` and here.
         generation.cancel();
     }
+    let (mut bar, start) = (None, Instant::now());
     for event in generation {
         match event? {
-            Event::Token(token) => heard(&token.text)?,
+            Event::Prompt(PromptProgress { read, all }) if start.elapsed() > LONG => {
+                bar.get_or_insert_with(|| progress::steps("prompt", all.into())).set_position(read.into());
+            }
+            Event::Prompt(_) => {}
+            Event::Token(token) => {
+                bar.take().inspect(ProgressBar::finish_and_clear);
+                heard(&token.text)?;
+            }
             Event::Finished(finished) => {
                 heard(&finished.text)?;
                 return Ok(finished);

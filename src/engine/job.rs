@@ -1,6 +1,6 @@
 //! A job on the engine's thread: its tokens, how many of them have been read, and what becomes of the logits.
 
-use super::request::{Command, Event, Events, FinishReason, Finished, Logits, Request, Token, Usage};
+use super::request::{Command, Event, Events, FinishReason, Finished, Logits, PromptProgress, Request, Token, Usage};
 use crate::error::{Error, Result};
 use crate::sample::{Sampler, StopFilter};
 use crate::text::{Detokenizer, Tokenizer};
@@ -136,6 +136,17 @@ impl Job {
         match &self.work {
             Work::Evaluate(rows) => Some(rows),
             Work::Generate(_) => None,
+        }
+    }
+
+    /// Says how far the prompt is, where that was asked for: `done` of `all` launches of a pass that reads `tokens`.
+    pub fn report(&self, tokens: usize, done: usize, all: usize) {
+        if let Work::Generate(g) = &self.work
+            && g.request.progress
+        {
+            let read = (self.read + tokens * done / all) as u32;
+            // Whoever is gone is noticed when the pass has ended.
+            g.events.send(Ok(Event::Prompt(PromptProgress { read, all: g.usage.prompt_tokens })));
         }
     }
 

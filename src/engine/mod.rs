@@ -32,7 +32,9 @@ pub use pressure::{Level, Reading};
 pub use relief::{Gauge, PressureReport};
 use relief::{Relief, Seen};
 use request::{Command, Events, gone};
-pub use request::{Evaluation, Event, FinishReason, Finished, Generation, Logits, Request, Token, Usage};
+pub use request::{
+    Evaluation, Event, FinishReason, Finished, Generation, Logits, PromptProgress, Request, Token, Usage,
+};
 pub use residence::Residence;
 pub use runner::{Chunk, MAX_SEQUENCES, Outputs, Runner};
 use scheduler::Scheduler;

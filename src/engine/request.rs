@@ -26,15 +26,29 @@ pub struct Request {
     pub special: bool,
     /// While memory is short it waits, and is not refused.
     pub patient: bool,
+    /// Say how far the prompt is while it is read.
+    pub progress: bool,
 }
 
 /// What a generation reports.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// How far the prompt is, where that was asked for.
+    Prompt(PromptProgress),
     /// A token was generated.
     Token(Token),
     /// The last event.
     Finished(Finished),
+}
+
+/// How much of a prompt has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptProgress {
+    /// As many tokens as the work that is done could read to the end: a pass takes all of its tokens through one layer
+    /// after another.
+    pub read: u32,
+    /// Tokens of the prompt.
+    pub all: u32,
 }
 
 /// A generated token and the text that became certain with it.
@@ -168,6 +182,7 @@ impl Generation {
         let mut text = String::new();
         for event in self {
             match event? {
+                Event::Prompt(_) => {}
                 Event::Token(t) => text.push_str(&t.text),
                 Event::Finished(f) => {
                     text.push_str(&f.text);
@@ -188,7 +203,7 @@ impl Iterator for Generation {
             return None;
         }
         let event = self.events.recv().map_or_else(|_| Err(gone()), |(_, event)| event);
-        self.ended = !matches!(event, Ok(Event::Token(_)));
+        self.ended = !matches!(event, Ok(Event::Token(_) | Event::Prompt(_)));
         Some(event)
     }
 }

@@ -304,9 +304,15 @@ fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], closed: &
         let Active { job, seq } = &active[p.job];
         Chunk { seq: *seq, tokens: &job.pending()[..p.tokens], outputs: p.outputs }
     };
-    runner.run_watched(parts.iter().map(chunk), &mut |_, _| {
-        let mut prompts = parts.iter().map(|p| &active[p.job].job).filter(|job| !job.is_decoding()).peekable();
-        let unwanted = prompts.peek().is_some() && prompts.all(Job::is_cancelled);
+    runner.run_watched(parts.iter().map(chunk), &mut |done, all| {
+        let (mut prompts, mut wanted) = (0, 0);
+        for (job, tokens) in parts.iter().map(|p| (&active[p.job].job, p.tokens)).filter(|(job, _)| !job.is_decoding())
+        {
+            job.report(tokens, done, all);
+            prompts += 1;
+            wanted += u32::from(!job.is_cancelled());
+        }
+        let unwanted = prompts > 0 && wanted == 0;
         if unwanted || closed.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     })?;
     let vocab = runner.vocab();

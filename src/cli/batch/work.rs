@@ -101,6 +101,7 @@ impl Work<'_> {
             ctrl_c.check()?;
             let Some((number, event)) = together.next_within(PATIENCE)? else { continue };
             match event {
+                Ok(Event::Prompt(_)) => {}
                 Ok(Event::Token(token)) => {
                     heard += 1;
                     if shown.elapsed() > PATIENCE {

@@ -6,11 +6,22 @@ mod pressure;
 #[path = "common/requests.rs"]
 mod requests;
 
-use air_rs::engine::{Engine, Event, Level, LoadOptions, Request};
+use air_rs::config::Size;
+use air_rs::engine::{Chunk, Engine, Event, Level, LoadOptions, Outputs, Request, Runner, load};
+use air_rs::error::Error;
+use air_rs::format::{Catalogue, gguf};
+use air_rs::io;
 use pressure::{PLENTY, SHORT, Script, reached};
 use requests::{engine, greedy, ids, tokens};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Some count what the process has, so one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn scripted(model: &str, options: LoadOptions) -> (Engine, Arc<Script>) {
     let script = Arc::new(Script::new(PLENTY));
@@ -23,6 +34,7 @@ fn kept_tokens(e: &Engine, prompt: Vec<u32>) -> u32 {
 
 #[test]
 fn kept_texts_are_dropped_and_kept_again_when_there_is_room() {
+    let _alone = alone();
     let (e, script) = scripted("llama-gqa", LoadOptions { max_sequences: 3, ..LoadOptions::default() });
     assert_eq!((kept_tokens(&e, tokens(40, 1)), kept_tokens(&e, tokens(40, 1))), (0, 39));
     // Short for a moment, while nothing runs.
@@ -37,6 +49,7 @@ fn kept_texts_are_dropped_and_kept_again_when_there_is_room() {
 
 #[test]
 fn new_work_is_refused_or_waits_and_what_runs_goes_on() {
+    let _alone = alone();
     let (e, script) = scripted("llama-gqa", LoadOptions { max_sequences: 3, ..LoadOptions::default() });
     let want = ids(&e, greedy(tokens(9, 1), 200));
     let mut runs = e.submit(greedy(tokens(9, 1), 200)).unwrap();
@@ -65,6 +78,7 @@ fn new_work_is_refused_or_waits_and_what_runs_goes_on() {
 /// One that waits for memory ends with the engine.
 #[test]
 fn an_engine_that_is_dropped_does_not_wait_for_memory() {
+    let _alone = alone();
     let (e, script) = scripted("llama-gqa", LoadOptions::default());
     script.set(&[SHORT]);
     reached(&e, Level::Refuse);
@@ -72,4 +86,166 @@ fn an_engine_that_is_dropped_does_not_wait_for_memory() {
     script.looked(5);
     drop(e);
     assert!(waits.text().is_err());
+}
+
+/// Loaded with all it wants, or with the least that works, read in several ways.
+fn demo(budget: Option<u64>, kind: &str) -> LoadOptions {
+    LoadOptions {
+        context: Some(128),
+        max_sequences: 2,
+        max_rows: 24,
+        ram_budget: budget.map(Size::Bytes),
+        reader: io::Options { kind: io::Kind::named(kind).unwrap(), ..io::Options::default() },
+        ..LoadOptions::default()
+    }
+}
+
+fn demo_file() -> Catalogue {
+    gguf::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/demo.gguf")).unwrap()
+}
+
+/// A budget with which about half of the demo's weights are streamed.
+fn half() -> u64 {
+    let Err(Error::Limit(text)) = load(&demo_file(), &demo(Some(1), "auto"), &mut |_, _| ()) else { panic!() };
+    let mib = text.split("smallest that works is ").nth(1).unwrap().split(' ').next().unwrap();
+    (mib.parse::<u64>().unwrap() + 3) << 20
+}
+
+/// Some passes over two sequences; the bits of all logits. `between` is called before each pass.
+fn history(runner: &mut Runner, mut between: impl FnMut(&mut Runner, usize)) -> Vec<u32> {
+    let (a, b) = (runner.kv().create(), runner.kv().create());
+    let text: Vec<u32> = (0..40).map(|i| 3 + i * 5 % 60).collect();
+    let chunk = |seq, tokens, outputs| Chunk { seq, tokens, outputs };
+    let mut seen = vec![];
+    for (i, chunks) in [
+        vec![chunk(a, &text[..24], Outputs::None)],
+        vec![chunk(a, &text[24..30], Outputs::Last), chunk(b, &text[..11], Outputs::None)],
+        vec![chunk(a, &text[30..31], Outputs::Last), chunk(b, &text[11..12], Outputs::Last)],
+        vec![chunk(b, &text[12..30], Outputs::All)],
+        vec![chunk(a, &text[31..32], Outputs::Last)],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        between(runner, i);
+        runner.run(chunks).unwrap();
+        seen.extend(runner.logits().iter().map(|x| x.to_bits()));
+    }
+    runner.kv().release(a);
+    runner.kv().release(b);
+    seen
+}
+
+#[test]
+fn weights_go_and_come_back_between_passes_and_the_bits_are_the_same() {
+    let _alone = alone();
+    let mut all = load(&demo_file(), &demo(None, "auto"), &mut |_, _| ()).unwrap().1;
+    let want = history(&mut all, |_, _| ());
+    for kind in io::KINDS.iter().map(|k| k.0) {
+        for budget in [None, Some(half())] {
+            let mut runner = load(&demo_file(), &demo(budget, kind), &mut |_, _| ()).unwrap().1;
+            let (loaded, rows) = (runner.residence().plan.parts.clone(), runner.pass_rows());
+            assert_eq!(runner.residence().plan.streams(), budget.is_some());
+            let (mut given, mut taken) = (0, 0);
+            for round in 0..6 {
+                let seen = history(&mut runner, |runner, pass| match (round + pass) % 4 {
+                    0 => given += runner.give_weights(1 << 20).unwrap(),
+                    1 => runner.shrink_ring(pass % 2 == 0).unwrap(),
+                    2 => given += runner.give_weights(1 << 30).unwrap(),
+                    _ => taken += runner.take_weights((1 << 20) * (1 + pass as u64)).unwrap(),
+                });
+                assert!(seen == want, "{kind} {budget:?} {round}");
+            }
+            while runner.take_weights(1 << 20).unwrap() > 0 {}
+            assert!(given > 3 << 20 && taken > 1 << 20, "{given} {taken}");
+            runner.shrink_ring(false).unwrap();
+            assert_eq!((&runner.residence().plan.parts, runner.pass_rows()), (&loaded, rows));
+            assert!(history(&mut runner, |_, _| ()) == want, "{kind} {budget:?}");
+        }
+    }
+}
+
+#[test]
+fn the_interpreter_keeps_its_weights() {
+    let _alone = alone();
+    let options = LoadOptions { exact: true, ..demo(None, "auto") };
+    let mut runner = load(&demo_file(), &options, &mut |_, _| ()).unwrap().1;
+    assert!(matches!(runner.give_weights(1), Err(Error::Unsupported { .. })));
+}
+
+/// A generation that is driven through all levels and back, again and again.
+#[test]
+fn a_text_is_the_same_through_all_levels() {
+    let _alone = alone();
+    let prompt = || greedy(tokens(30, 1), 90);
+    for (budget, kind) in [(None, "auto"), (Some(half()), "auto"), (Some(half()), "pread")] {
+        let want = ids(&Engine::load(&demo_file(), &demo(budget, kind), &mut |_, _| ()).unwrap(), prompt());
+        let script = Arc::new(Script::new(PLENTY));
+        let options = LoadOptions { gauge: Some(script.clone()), ..demo(budget, kind) };
+        let e = Engine::load(&demo_file(), &options, &mut |_, _| ()).unwrap();
+        let mut seen = vec![];
+        for event in e.submit(prompt()).unwrap() {
+            let Event::Token(token) = event.unwrap() else { break };
+            seen.push(token.id);
+            match seen.len() % 30 {
+                3 => script.set(&[SHORT]),
+                15 => script.set(&[PLENTY]),
+                _ => {}
+            }
+            // One level after another, and the text goes on meanwhile.
+            if seen.len() % 30 == 12 {
+                reached(&e, Level::Refuse);
+            }
+        }
+        assert!(seen == want, "{budget:?} {kind}");
+        reached(&e, Level::Normal);
+        assert_eq!(ids(&e, prompt()), want);
+        let report = e.pressure();
+        assert!(report.changes >= 3 * 6 && report.highest == Level::Refuse, "{report:?}");
+    }
+}
+
+/// Bytes of memory of this process.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Much more than a count of pages that lags behind, and than what other tests of this file hold.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_goes_back_to_the_system_and_nothing_leaks() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let mut air = std::process::Command::new(env!("CARGO_BIN_EXE_air"));
+    air.env_clear().args(["synth", "tiny-llama", "--quant", "F16", "--layers", "40", "-o"]).arg(&path);
+    let made = air.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut runner = load(&gguf::open(&path).unwrap(), &demo(None, "auto"), &mut |_, _| ()).unwrap().1;
+    history(&mut runner, |_, _| ());
+    let kept = runner.residence().plan.kept;
+    let before = resident();
+    let given = runner.give_weights(1 << 40).unwrap();
+    runner.give_state_back();
+    assert!(given > 20 << 20 && given * 10 > kept * 9, "{given} of {kept}");
+    // The ring has come instead.
+    runner.shrink_ring(true).unwrap();
+    let small = resident();
+    assert!(small + given * 8 / 10 < before, "{before} bytes before, {small} after {given} were given back");
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut open = 0;
+    for i in 0..100 {
+        runner.shrink_ring(i % 2 == 0).unwrap();
+        runner.take_weights(given / 3).unwrap();
+        runner.give_weights(1 << 40).unwrap();
+        if i == 0 {
+            open = descriptors();
+        }
+    }
+    assert_eq!(descriptors(), open);
+    runner.shrink_ring(true).unwrap();
+    let end = resident();
+    assert!(end < small + given / 5, "{small} bytes at first, {end} at the end");
 }

@@ -119,7 +119,11 @@ fn a_long_prompt_reads_the_weights_once() {
             let options = options(Some(smallest(&catalogue) + (1 << 20)), kind, "delay/9,short/7");
             let mut runner = load(&catalogue, &options, &mut |_, _| ()).unwrap().1;
             let plan = &runner.residence().plan;
-            assert!(runner.pass_rows() >= 170 && plan.holds_stages(&runner.residence().units), "{}", plan.slots);
+            assert!(
+                runner.pass_rows() >= 170 && plan.holds_stages(plan.slots, &runner.residence().units),
+                "{}",
+                plan.slots
+            );
             let (streamed, dense) = (plan.streamed(), plan.cache.experts.is_empty());
             let before = runner.stream().counters().bytes;
             for _ in 0..4 {

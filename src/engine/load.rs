@@ -215,7 +215,7 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
     let (carries, pass_rows) = (&lowered.carries[..], residence.pass_rows);
     let reservation = Reservation { carries, pass_rows, max_rows, max_outputs, kv: &state.layout };
     backend.reserve(&reservation)?;
-    stream.stream(&residence.plan);
+    stream.stream(&residence.plan)?;
     let memory = (stream, residence);
     let runner = Runner::new(
         backend,

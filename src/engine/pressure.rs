@@ -124,6 +124,11 @@ impl Pressure {
         }
     }
 
+    /// The way back begins anew: something was in the way.
+    pub fn wait(&mut self) {
+        self.calm = None;
+    }
+
     fn up(&mut self, free: u64, stock: Stock) -> Step {
         self.level = match self.level {
             Level::Normal => Level::Prefixes,

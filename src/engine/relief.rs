@@ -85,6 +85,8 @@ pub(super) struct Relief {
     looked: Option<Instant>,
     /// What was free at the last look.
     free: u64,
+    /// Nothing more can be given back, although there is something.
+    stuck: bool,
 }
 
 impl Relief {
@@ -97,6 +99,7 @@ impl Relief {
             seen: Arc::default(),
             looked: None,
             free: u64::MAX,
+            stuck: false,
         }
     }
 
@@ -141,32 +144,68 @@ impl Relief {
         loop {
             let reading = self.gauge.read();
             self.free = reading.free;
-            match self.policy.judge(reading, Stock::default()) {
+            let stock = runner.stock();
+            let stock = Stock { panels: if self.stuck { 0 } else { stock.panels }, ..stock };
+            match self.policy.judge(reading, stock) {
                 Step::Stay => return,
-                Step::Raise(level) => {
-                    self.moved(level);
-                    match level {
-                        Level::Prefixes => {
-                            let before = memory::resident();
-                            kept.drain(..).for_each(|(seq, _)| runner.kv().release(seq));
-                            runner.give_state_back();
-                            let given = mb(before.saturating_sub(memory::resident()));
-                            self.short(format_args!("kept texts are dropped, which gives {given} MB back"));
-                        }
-                        _ => self.short(format_args!("new work is refused, or waits")),
-                    }
-                }
-                Step::Lower(level) => {
-                    self.moved(level);
-                    (self.say)(&format!("{} MB are free again: {}", mb(self.free), level.words()));
-                    return;
-                }
-                Step::Give(_) | Step::Take(_) => unreachable!("there is nothing to give"),
+                Step::Raise(level) => self.raise(level, runner, kept),
+                Step::Give(bytes) => self.give(bytes, runner),
+                Step::Take(bytes) => return self.take(bytes, runner),
+                Step::Lower(level) => return self.lower(level, runner),
             }
         }
     }
 
-    fn moved(&self, level: Level) {
+    fn raise(&mut self, level: Level, runner: &mut Runner, kept: &mut Kept) {
+        let before = memory::resident();
+        let mut problem = None;
+        match level {
+            Level::Prefixes => {
+                kept.drain(..).for_each(|(seq, _)| runner.kv().release(seq));
+                runner.give_state_back();
+            }
+            Level::Ring => problem = runner.shrink_ring(true).err(),
+            _ => {}
+        }
+        let given = mb(before.saturating_sub(memory::resident()));
+        match (level, problem) {
+            (_, Some(e)) => self.short(format_args!("the streaming buffers stay as large as they are: {e}")),
+            (Level::Prefixes, _) => self.short(format_args!("kept texts are dropped, which gives {given} MB back")),
+            (Level::Ring, _) => self.short(format_args!("smaller streaming buffers give {given} MB back")),
+            _ => self.short(format_args!("there is no more to give back, new work is refused, or waits")),
+        }
+        self.seen.moved(level);
+    }
+
+    fn give(&mut self, bytes: u64, runner: &mut Runner) {
+        // Where nothing was streamed so far there is no ring yet.
+        match runner.shrink_ring(true).and_then(|()| runner.give_weights(bytes)) {
+            Ok(given) => self.short(format_args!("{} MB of weights are given back, and streamed", mb(given))),
+            Err(e) => {
+                self.short(format_args!("no weights can be given back: {e}"));
+                self.stuck = true;
+            }
+        }
+        if self.seen.report().level != self.policy.level() {
+            self.seen.moved(self.policy.level());
+        }
+    }
+
+    fn take(&mut self, bytes: u64, runner: &mut Runner) {
+        if let Err(e) = runner.take_weights(bytes) {
+            (self.say)(&format!("weights that were given back cannot be read again: {e}"));
+            self.policy.wait();
+        }
+    }
+
+    fn lower(&mut self, level: Level, runner: &mut Runner) {
+        self.stuck = false;
+        if level < Level::Ring
+            && let Err(e) = runner.shrink_ring(false)
+        {
+            (self.say)(&format!("the streaming buffers stay small: {e}"));
+        }
+        (self.say)(&format!("{} MB are free again: {}", mb(self.free), level.words()));
         self.seen.moved(level);
     }
 

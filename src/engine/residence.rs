@@ -154,6 +154,11 @@ impl Residence {
         fits
     }
 
+    /// Whether kept weights may be streamed later.
+    pub fn movable(&self) -> bool {
+        self.policy.stream
+    }
+
     /// Bytes per second of the drive, where it matters.
     pub fn drive_rate(&self) -> Option<f64> {
         self.drive.as_ref().map(|d| d.best.rate)

@@ -5,12 +5,15 @@
 //! about what to run; that is the scheduler's. A pass that fails or is given up leaves every sequence as long as it
 //! was; one that does not allocates nothing of its own.
 
+mod homes;
+
 use super::pass::{BoundStage, Pass, Watch};
 use super::residence::Residence;
 use crate::error::Result;
 use crate::hal::{Backend, Bindings, KvLayout, ProgramId, Row, WeightId};
 use crate::kv::{Kv, SeqId};
 use crate::lower::{LOGITS, Lowered, RESIDUAL};
+use crate::plan::Given;
 use crate::stream::Streamer;
 
 /// Tokens of one sequence that go into a pass.
@@ -43,6 +46,12 @@ pub struct Runner {
     backend: Box<dyn Backend>,
     stream: Streamer,
     residence: Residence,
+    /// In the order of the plan's units.
+    weights: Vec<WeightId>,
+    /// Weights that were kept and are not now.
+    given: Given,
+    /// Those of the plan, as long as the ring holds what a stage streams.
+    pass_rows: usize,
     stages: Vec<BoundStage>,
     kv: Kv,
     width: usize,
@@ -80,6 +89,9 @@ impl Runner {
             backend,
             stream,
             residence,
+            weights: weights.to_vec(),
+            given: Given::default(),
+            pass_rows,
             stages: lowered.stages.iter().map(bind).collect(),
             kv: Kv::new(layout, context, pass_rows),
             width: lowered.carries[RESIDUAL.0 as usize].width,
@@ -112,14 +124,9 @@ impl Runner {
         &mut self.kv
     }
 
-    /// Gives the memory of free sequence state back to the system.
-    pub fn give_state_back(&mut self) {
-        self.kv.forget_free(&mut *self.backend);
-    }
-
     /// Most rows of a pass. One with more than a batch has reads each stage's weights once for all its tiles.
     pub fn pass_rows(&self) -> usize {
-        self.residence.pass_rows
+        self.pass_rows
     }
 
     /// Most rows of a pass whose logits are wanted.
@@ -186,7 +193,7 @@ impl Runner {
             sequences += 1;
         }
         let outputs = self.rows.iter().filter(|r| r.output).count();
-        let fits = self.rows.len() <= self.residence.pass_rows && outputs <= self.max_outputs;
+        let fits = self.rows.len() <= self.pass_rows && outputs <= self.max_outputs;
         assert!(fits, "the scheduler keeps the bounds");
         let mut pass = Pass {
             backend: &mut *self.backend,

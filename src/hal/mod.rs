@@ -171,6 +171,14 @@ pub trait Backend: Send {
     /// What the supply returned; `Limit` when memory is short; `Unsupported` for the format or a home.
     fn load(&mut self, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId>;
 
+    /// Moves a panel of a loaded weight to another home, between launches: gives its memory back to the system, or
+    /// brings it to its old place again through the supply.
+    ///
+    /// # Errors
+    /// What the supply returned, and then it stays where it was; `Unsupported` for what was not kept when the weight was
+    /// loaded, or cannot be moved.
+    fn rehome(&mut self, weight: WeightId, panel: &Panel) -> Result<()>;
+
     /// Prepares a program for launches.
     ///
     /// # Errors

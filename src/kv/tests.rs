@@ -1,7 +1,7 @@
 //! Random histories against a model that keeps every sequence as a plain list.
 
 use super::*;
-use crate::hal::{Batch, Bindings, KvGroup, KvLayer, ProgramId, Reservation, Supply, WeightDesc, WeightId};
+use crate::hal::{Batch, Bindings, KvGroup, KvLayer, Panel, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::op::{CarryId, Program};
 use crate::quant::Kind;
 
@@ -16,6 +16,9 @@ impl Backend for Memory {
         "memory".into()
     }
     fn load(&mut self, _: &WeightDesc, _: &std::sync::Arc<dyn Supply>) -> Result<WeightId> {
+        unreachable!("state only")
+    }
+    fn rehome(&mut self, _: WeightId, _: &Panel) -> Result<()> {
         unreachable!("state only")
     }
     fn compile(&mut self, _: &Program) -> Result<ProgramId> {

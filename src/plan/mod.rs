@@ -14,11 +14,14 @@
 mod cache;
 mod law;
 mod ring;
+mod shift;
 #[cfg(test)]
 mod tests;
 
 pub use cache::Cache;
 pub use law::{Bound, Prediction, Rates};
+pub use ring::LEAST_SLOTS;
+pub use shift::Given;
 
 use crate::error::{Error, Result};
 use crate::format::Extent;

@@ -13,11 +13,13 @@ use crate::hal::Home;
 /// The ring's bytes, by what the budget allows.
 const RING: std::ops::RangeInclusive<u64> = 16 << 20..=64 << 20;
 
+/// Places of a ring at least: one to read from, one to fill, and one to spare.
+pub const LEAST_SLOTS: usize = 3;
+
 /// Places of a ring that panels pass through once.
 pub(super) fn places(budget: u64, slot_bytes: u64, panels: usize) -> usize {
     let ring = (budget / 32).clamp(*RING.start(), *RING.end());
-    // One to read from, one to fill, and one to spare, at least.
-    ((ring / slot_bytes) as usize).clamp(3, panels.max(3))
+    ((ring / slot_bytes) as usize).clamp(LEAST_SLOTS, panels.max(LEAST_SLOTS))
 }
 
 impl Plan {
@@ -31,10 +33,10 @@ impl Plan {
         self.needs.total().saturating_add(self.ring())
     }
 
-    /// Whether a pass may have several tiles: the ring holds all panels that any stage streams, and one more to read
-    /// ahead.
-    pub fn holds_stages(&self, units: &[Unit]) -> bool {
-        self.slots > self.widest(units)
+    /// Whether a pass may have several tiles: a ring of so many places holds all panels that any stage streams, and one
+    /// more to read ahead.
+    pub fn holds_stages(&self, slots: usize, units: &[Unit]) -> bool {
+        slots > self.widest(units)
     }
 
     /// Most panels that one stage streams for all rows of a pass.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::quant::Kind;
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 /// `3.up` belongs to stage 3, what has no number to a stage of its own.
 fn stage(name: &str) -> usize {
@@ -25,7 +25,7 @@ fn vector(name: &str, len: usize) -> Unit {
 }
 
 /// An embedding, eight layers of a norm and two matrices, a head.
-fn model() -> Vec<Unit> {
+pub fn model() -> Vec<Unit> {
     let mut units = vec![unit("embedding", 1024, 20_000, Use::Rows)];
     for layer in 0..8 {
         units.push(vector(&format!("{layer}.norm"), 1024));
@@ -40,7 +40,7 @@ const POLICY: Policy = Policy { budget: 0, block: MIB, stream: true, stages: fal
 
 const NEEDS: Needs = Needs { process: 10 * MIB, workspace: 5 * MIB, state: 7 * MIB };
 
-fn plan(budget: u64) -> Result<Plan> {
+pub fn plan(budget: u64) -> Result<Plan> {
     Plan::new(&model(), NEEDS, &Policy { budget, ..POLICY })
 }
 
@@ -116,10 +116,12 @@ fn a_ring_for_long_passes_holds_every_stage() {
             let count = long.parts.iter().filter(of).count();
             assert!(count + short.slots / 4 <= long.slots, "{budget}: {count} of layer {layer}, {} places", long.slots);
         }
-        assert!(long.holds_stages(&units) && long.slots >= short.slots && long.streamed() >= short.streamed());
+        assert!(
+            long.holds_stages(long.slots, &units) && long.slots >= short.slots && long.streamed() >= short.streamed()
+        );
         let mut narrow = long.clone();
         narrow.slots = long.parts.iter().filter(|p| p.home == Home::Stream && units[p.unit].stage == 7).count();
-        assert!(!narrow.holds_stages(&units), "a place is left to read ahead");
+        assert!(!narrow.holds_stages(narrow.slots, &units), "a place is left to read ahead");
     }
     assert!(!Plan::new(&units, NEEDS, &policy(400, true)).unwrap().streams());
 }

@@ -18,6 +18,7 @@ mod cache;
 mod cache_tests;
 mod counters;
 mod lease;
+mod order;
 #[cfg(test)]
 mod tests;
 mod uses;
@@ -25,12 +26,13 @@ mod uses;
 pub use counters::Counters;
 
 use crate::error::{Error, Result};
-use crate::hal::{Home, Supply};
+use crate::hal::Supply;
 use crate::io::{self, Done, Read, Reader, RowReader, Slot};
 use crate::plan::Plan;
 use crate::source::Source;
 use cache::Cache;
 use counters::Clock;
+use order::{Order, Ring};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -43,6 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Streamer {
     shared: Arc<Shared>,
+    ring: Ring,
     thread: Option<JoinHandle<()>>,
     description: String,
     note: Option<String>,
@@ -70,16 +73,6 @@ impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
     }
-}
-
-/// Which panels, in which order.
-#[derive(Debug, Default)]
-struct Order {
-    numbers: Vec<u32>,
-    /// The first that only passes with logits use.
-    outputs: usize,
-    /// Whether another pass follows each.
-    cyclic: bool,
 }
 
 #[derive(Debug)]
@@ -129,26 +122,21 @@ impl Streamer {
     /// # Errors
     /// Those of opening readers; `Limit` when memory is short or the system refuses a thread.
     pub fn open(sources: &[Arc<Source>], plan: &Plan, options: &io::Options) -> Result<Streamer> {
-        let slots = io::slots(plan.slots, plan.slot_bytes as usize)?;
-        let io::Opened { reader, note } = io::open(sources, &slots, options)?;
-        // What it could not have was said of the reader.
+        // What it could not have will be said of the reader.
         let (rows, _) = RowReader::open(sources, options)?;
-        let description = reader.description();
         let place = |p: &crate::plan::Part| Place {
             source: p.extent.source,
             offset: p.extent.offset,
             len: p.extent.len as usize,
         };
-        let kept = (0u32..).zip(&plan.parts).filter(|(_, p)| p.home == Home::Memory).map(|(n, _)| n);
-        let numbers: Vec<u32> = kept.collect();
-        let order = Order { outputs: numbers.len(), numbers, cyclic: false };
+        let order = Order::kept(plan);
         let sizes: Vec<usize> = plan.cache.sizes.iter().map(|&bytes| bytes as usize).collect();
         let room = io::slots_of(&sizes.repeat(plan.cache.places))?;
         let state = State {
             order,
             cache: Cache::new(&plan.cache, plan.parts.len(), room),
-            queue: VecDeque::with_capacity(slots.len()),
-            free: slots,
+            queue: VecDeque::new(),
+            free: vec![],
             pass: 1,
             outputs: true,
             again: false,
@@ -164,15 +152,15 @@ impl Streamer {
             arrived: Condvar::new(),
             freed: Condvar::new(),
         });
-        let depth = options.depth;
-        let thread = std::thread::Builder::new()
-            .name("air-stream".into())
-            .spawn({
-                let shared = shared.clone();
-                move || shared.read(reader, depth)
-            })
-            .map_err(|e| Error::Limit(format!("cannot start the thread that reads: {e}")))?;
-        Ok(Streamer { shared, thread: Some(thread), description, note })
+        let ring = Ring {
+            sources: sources.to_vec(),
+            options: options.clone(),
+            slots: plan.slots,
+            slot_bytes: plan.slot_bytes as usize,
+        };
+        let mut streamer = Streamer { shared, ring, thread: None, description: String::new(), note: None };
+        streamer.start()?;
+        Ok(streamer)
     }
 
     /// What backends ask for panels.
@@ -190,27 +178,6 @@ impl Streamer {
         self.note.as_deref()
     }
 
-    /// All that is kept has been loaded: from now on the panels that are streamed come, pass after pass. Where there
-    /// are none, the reading ends and the ring's memory goes.
-    pub fn stream(&mut self, plan: &Plan) {
-        let streamed = |outputs: bool| {
-            let parts = (0u32..).zip(&plan.parts);
-            parts.filter(move |(_, p)| p.home == Home::Stream && p.outputs == outputs).map(|(n, _)| n)
-        };
-        let mut numbers: Vec<u32> = streamed(false).collect();
-        let outputs = numbers.len();
-        numbers.extend(streamed(true));
-        if numbers.is_empty() && plan.cache.experts.is_empty() {
-            self.close();
-            return;
-        }
-        let mut state = lock(&self.shared.state);
-        state.order = Order { numbers, outputs, cyclic: true };
-        state.next = (state.pass + 1, 0);
-        drop(state);
-        self.shared.freed.notify_one();
-    }
-
     /// A pass begins; `outputs` says whether it gives logits.
     pub fn begin(&self, outputs: bool) {
         let mut state = lock(&self.shared.state);
@@ -222,15 +189,7 @@ impl Streamer {
         state.pass += 1;
         (state.outputs, state.again) = (outputs, false);
         // What a pass that failed has left.
-        for entry in state.queue.iter_mut().filter(|e| e.pass < state.pass) {
-            match std::mem::replace(&mut entry.content, Content::Dropped) {
-                Content::Ready { slot, .. } => state.free.push(slot),
-                Content::Failed(_) => {}
-                Content::Reading | Content::Dropped => continue,
-            }
-            entry.done = u32::MAX;
-        }
-        state.queue.retain(|e| e.done != u32::MAX);
+        state.drop_older();
         if state.next.0 < state.pass {
             state.next = (state.pass, 0);
         }
@@ -240,19 +199,6 @@ impl Streamer {
     /// What has been read and waited for since it was opened.
     pub fn counters(&self) -> Counters {
         lock(&self.shared.state).clock.counters
-    }
-
-    fn close(&mut self) {
-        lock(&self.shared.state).closed = true;
-        self.shared.freed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has marked the state as closed; those who wait are told.
-            let _ = thread.join();
-        }
-        let mut state = lock(&self.shared.state);
-        state.free = vec![];
-        state.queue = VecDeque::new();
-        state.cache = Cache::default();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::Extent;
-use crate::hal::{Panel, Wanted};
+use crate::hal::{Home, Panel, Wanted};
 use crate::plan::{self, Needs, Part};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -72,7 +72,7 @@ fn passes_bring_every_panel_whatever_the_ring_and_the_reader() {
             let mut streamer = Streamer::open(&sources, &plan, &options(kind, "")).unwrap();
             let supply = streamer.supply();
             (0..homes.len()).filter(|&n| homes[n] == M).for_each(|n| take(&*supply, n, 1).unwrap());
-            streamer.stream(&plan);
+            streamer.stream(&plan).unwrap();
             for outputs in [true, false, false, true, true] {
                 streamer.begin(outputs);
                 for n in streamed(&homes, outputs) {
@@ -93,7 +93,7 @@ fn threads_share_panels_and_take_turns() {
     let (_file, sources, plan) = model(&homes, 4);
     let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/9,short/5,eintr/7")).unwrap();
     let supply = streamer.supply();
-    streamer.stream(&plan);
+    streamer.stream(&plan).unwrap();
     for _ in 0..20 {
         streamer.begin(true);
         let next = AtomicUsize::new(0);
@@ -141,7 +141,7 @@ fn a_panel_stays_until_the_last_tile_of_its_stage() {
             lock(&streamer.shared.state).patience = Duration::from_secs(20);
             let supply = streamer.supply();
             [1, 5].into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
-            streamer.stream(&plan);
+            streamer.stream(&plan).unwrap();
             let before = streamer.counters().bytes;
             for tiles in [4, 1, 7, 2, 3] {
                 tiled(&*supply, &streamer, tiles, usize::MAX);
@@ -177,7 +177,7 @@ fn a_read_that_fails_is_the_error_of_its_pass_alone() {
         if let Err(e) = take(&*supply, 1, 1) {
             return vec![e.to_string()];
         }
-        streamer.stream(&plan);
+        streamer.stream(&plan).unwrap();
         for _ in 0..6 {
             streamer.begin(true);
             let pass = streamed(&homes, true).into_iter().try_for_each(|n| take(&*supply, n, 1));
@@ -202,7 +202,7 @@ fn a_pass_that_is_given_up_leaves_nothing_behind() {
         let (_file, sources, plan) = model(&homes, slots);
         let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/2")).unwrap();
         let supply = streamer.supply();
-        streamer.stream(&plan);
+        streamer.stream(&plan).unwrap();
         for given_up in 0..homes.len() {
             streamer.begin(true);
             streamed(&homes, true).into_iter().take(given_up).for_each(|n| take(&*supply, n, 1).unwrap());
@@ -220,7 +220,7 @@ fn a_user_that_panics_gives_its_panel_back() {
     let (_file, sources, plan) = model(&homes, 1);
     let mut streamer = Streamer::open(&sources, &plan, &options("auto", "")).unwrap();
     let supply = streamer.supply();
-    streamer.stream(&plan);
+    streamer.stream(&plan).unwrap();
     streamer.begin(true);
     let panics = std::panic::AssertUnwindSafe(|| supply.panel(0, 1, &mut |_| panic!("told to")));
     assert!(std::panic::catch_unwind(panics).is_err());
@@ -233,7 +233,7 @@ fn a_drive_that_is_silent_is_an_error_and_no_hang() {
     let mut streamer = Streamer::open(&sources, &plan, &options("pread", "")).unwrap();
     lock(&streamer.shared.state).patience = Duration::from_millis(30);
     let supply = streamer.supply();
-    streamer.stream(&plan);
+    streamer.stream(&plan).unwrap();
     streamer.begin(true);
     // The only place is held by the first panel, so the second cannot come.
     take(&*supply, 0, 2).unwrap();
@@ -247,7 +247,7 @@ fn a_file_that_was_cut_short_is_an_error_that_says_so() {
     let (file, sources, plan) = model(&homes, 2);
     let mut streamer = Streamer::open(&sources, &plan, &options("auto", "")).unwrap();
     let supply = streamer.supply();
-    streamer.stream(&plan);
+    streamer.stream(&plan).unwrap();
     streamer.begin(true);
     (0..homes.len()).for_each(|n| take(&*supply, n, 1).unwrap());
     file.as_file().set_len(100).unwrap();
@@ -296,7 +296,7 @@ fn wanted_experts_come_whatever_the_room_and_the_reader() {
             let mut streamer = Streamer::open(&sources, &plan, &options(kind, faults)).unwrap();
             let supply = streamer.supply();
             take(&*supply, 0, 1).unwrap();
-            streamer.stream(&plan);
+            streamer.stream(&plan).unwrap();
             let mut wanted = 0;
             for pass in 0..40 {
                 streamer.begin(true);
@@ -320,7 +320,7 @@ fn threads_share_experts_in_the_order_that_was_given() {
         let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/5")).unwrap();
         let supply = streamer.supply();
         take(&*supply, 0, 1).unwrap();
-        streamer.stream(&plan);
+        streamer.stream(&plan).unwrap();
         for pass in 0..30 {
             streamer.begin(true);
             for part in [0, 8] {
@@ -355,7 +355,7 @@ fn an_expert_that_fails_comes_in_the_next_pass() {
         if take(&*supply, 0, 1).is_err() {
             continue;
         }
-        streamer.stream(&plan);
+        streamer.stream(&plan).unwrap();
         let mut failed = vec![];
         for pass in 0..12 {
             streamer.begin(true);

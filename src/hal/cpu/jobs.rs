@@ -7,13 +7,14 @@
 //! kept for the rest of a launch: values are written once, so a second product on the same value finds them.
 
 use super::activation::{Block32, Block256, RowBlocks};
+use super::homes::From;
 use super::isa::Kernels;
 use super::launch::{Scratch, lock};
 use super::matmul::{Activations, Form, Output, Pair, Task};
 use super::memory::Memory;
 use super::pool::Pool;
 use super::values::Mat;
-use super::weights::{From, Matrix};
+use super::weights::Matrix;
 use crate::error::{Error, Result};
 use crate::hal::Wanted;
 use crate::op::ValueId;

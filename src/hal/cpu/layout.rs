@@ -64,6 +64,14 @@ impl Layout {
         }
     }
 
+    /// Interleaves consecutive rows, the last group perhaps not whole, as `interleave`.
+    pub fn interleave_all(&self, rows: &[u8], groups: &mut [u8]) {
+        let group_bytes = self.group_bytes();
+        for (source, group) in rows.chunks(group_bytes).zip(groups.chunks_exact_mut(group_bytes)) {
+            self.interleave(source, group);
+        }
+    }
+
     /// The definition: each unit of each row to its place.
     fn interleave_some(&self, rows: &[u8], group: &mut [u8]) {
         let block_bytes = self.format.block_bytes;

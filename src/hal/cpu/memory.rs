@@ -87,6 +87,32 @@ impl Memory {
         }
     }
 
+    /// As `give_back`, for a long time: nor does the system join what is around it to a huge page over it.
+    pub fn put_away(&mut self, range: Range<usize>) {
+        self.give_back(range.clone());
+        self.advise(range, false);
+    }
+
+    /// What was put away will be written again.
+    pub fn bring_back(&mut self, range: Range<usize>) {
+        self.advise(range, true);
+    }
+
+    /// Whether huge pages may lie in the whole pages of a range, where the area asks for any.
+    #[cfg(target_os = "linux")]
+    fn advise(&mut self, range: Range<usize>, huge: bool) {
+        let page = rustix::param::page_size();
+        let (from, to) = (range.start.next_multiple_of(page), range.end.min(self.len) / page * page);
+        if from < to && self.mapped >= HUGE_FROM {
+            let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+            // SAFETY: advice about whole pages of the mapping, which changes no byte of it.
+            unsafe { libc::madvise(self.start.add(from).cast(), to - from, advice) };
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn advise(&mut self, _: Range<usize>, _: bool) {}
+
     /// All bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `padded`, and `self` is borrowed uniquely.
@@ -101,6 +127,10 @@ impl Drop for Memory {
     }
 }
 
+/// Areas of so many bytes ask for huge pages.
+#[cfg(target_os = "linux")]
+const HUGE_FROM: usize = 4 << 20;
+
 #[cfg(target_os = "linux")]
 const NO_RESERVE: libc::c_int = libc::MAP_NORESERVE;
 #[cfg(not(target_os = "linux"))]
@@ -109,7 +139,7 @@ const NO_RESERVE: libc::c_int = 0;
 /// Fewer address translations for weights that are read from end to end; a refusal changes nothing but speed.
 #[cfg(target_os = "linux")]
 fn advise_huge(start: *mut libc::c_void, len: usize) {
-    if len >= 4 << 20 {
+    if len >= HUGE_FROM {
         // SAFETY: advice about a mapping that was just made.
         unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
     }

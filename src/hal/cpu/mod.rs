@@ -10,6 +10,7 @@
 mod activation;
 mod attend;
 mod attention;
+mod homes;
 mod interleave;
 mod isa;
 mod jobs;
@@ -35,7 +36,7 @@ pub(super) use memory::Memory;
 #[cfg(target_arch = "x86_64")]
 pub(super) use simd::amx;
 
-use super::{Backend, Batch, Bindings, ProgramId, Reservation, Supply, WeightDesc, WeightId};
+use super::{Backend, Batch, Bindings, Panel, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
 use crate::op::{CarryId, Program};
 use isa::Kernels;
@@ -120,6 +121,16 @@ impl Backend for Cpu {
         let loaded = weights::load(self.pools.largest(), self.isa, weight, supply)?;
         self.weights.push(loaded);
         Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn rehome(&mut self, weight: WeightId, panel: &Panel) -> Result<()> {
+        match &mut self.weights[weight.0 as usize] {
+            Weight::Matrix(matrix) => matrix.rehome(panel),
+            Weight::Vector(_) => {
+                let what = "a vector on the drive".into();
+                Err(Error::Unsupported { what, instead: "vectors are kept".into() })
+            }
+        }
     }
 
     fn compile(&mut self, program: &Program) -> Result<ProgramId> {

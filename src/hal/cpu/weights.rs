@@ -4,6 +4,7 @@
 //! is the weights themselves and what the supply holds. Of the other panels only the names are kept: a task interleaves
 //! its part of such a panel into its thread's scratch, which stays in the cache. A panel never crosses experts.
 
+use super::homes::{From, Homes, Part};
 use super::isa::Isa;
 use super::layout::{Layout, groups};
 use super::memory::Memory;
@@ -39,33 +40,8 @@ pub struct Matrix {
     pub group_bytes: usize,
     layout: Layout,
     memory: Memory,
-    /// In order; neighbours in memory are one.
-    parts: Vec<Part>,
+    homes: Homes,
     supply: Arc<dyn Supply>,
-}
-
-/// Groups of one expert that have one home.
-#[derive(Debug, Clone)]
-pub struct Part {
-    /// Which expert's.
-    pub expert: usize,
-    /// Groups of sixteen rows of that expert.
-    pub groups: Range<usize>,
-    /// Where they are.
-    pub from: From,
-}
-
-/// Where the groups of a part are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
-    /// Interleaved, from this byte of the matrix's memory on.
-    Memory(usize),
-    /// In this panel of the supply, row after row.
-    Stream(u32),
-    /// In this panel of the supply, once it is wanted, row after row.
-    Cache(u32),
-    /// In this panel of the supply, never as a whole.
-    Drive(u32),
 }
 
 impl Matrix {
@@ -76,9 +52,10 @@ impl Matrix {
 
     /// The parts of an expert, in order.
     pub fn parts(&self, expert: usize) -> &[Part] {
-        let first = self.parts.partition_point(|p| p.expert < expert);
-        let len = self.parts[first..].partition_point(|p| p.expert == expert);
-        &self.parts[first..first + len]
+        let parts = self.homes.parts();
+        let first = parts.partition_point(|p| p.expert < expert);
+        let len = parts[first..].partition_point(|p| p.expert == expert);
+        &parts[first..first + len]
     }
 
     /// Some groups that lie in memory from a byte on.
@@ -103,10 +80,28 @@ impl Matrix {
 
     /// Interleaves some groups (from `first` on) out of the bytes of rows.
     pub fn interleave(&self, rows: &[u8], out: &mut [u8]) {
-        let row_bytes = self.row_bytes();
-        for (source, group) in rows.chunks(LANES * row_bytes).zip(out.chunks_exact_mut(self.group_bytes)) {
-            self.layout.interleave(source, group);
+        self.layout.interleave_all(rows, out);
+    }
+
+    /// Gives a panel another home. Its memory goes back to the system, or is filled again from the supply.
+    ///
+    /// # Errors
+    /// What the supply returned, and then it stays where it was; `Unsupported` for a panel that was never kept.
+    pub fn rehome(&mut self, panel: &Panel) -> Result<()> {
+        let Some(place) = self.homes.place(panel) else {
+            let what = format!("a home in memory for panel {}, which never had one", panel.number);
+            return Err(Error::Unsupported { what, instead: "load the model with more memory".into() });
+        };
+        match panel.home {
+            Home::Memory => {
+                self.memory.bring_back(place.clone());
+                let target = &mut self.memory.bytes_mut()[place];
+                self.supply.panel(panel.number, 1, &mut |bytes| self.layout.interleave_all(bytes, target))?;
+            }
+            Home::Stream | Home::Cache | Home::Drive => self.memory.put_away(place),
         }
+        self.homes.set(panel);
+        Ok(())
     }
 
     /// Decodes one row of the first expert; `scratch` takes its bytes.
@@ -115,7 +110,8 @@ impl Matrix {
     /// What the supply returned.
     pub fn decode_row(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
         let group = row / LANES;
-        let part = &self.parts[self.parts.partition_point(|p| p.expert == 0 && p.groups.end <= group)];
+        let parts = self.homes.parts();
+        let part = &parts[parts.partition_point(|p| p.expert == 0 && p.groups.end <= group)];
         scratch.resize(self.row_bytes(), 0);
         match part.from {
             From::Memory(start) => {
@@ -149,7 +145,7 @@ pub fn load(pool: &mut Pool, isa: Isa, weight: &WeightDesc, supply: &Arc<dyn Sup
     }
     let layout = Layout::new(isa, format, weight.cols);
     let group_bytes = layout.group_bytes();
-    let (parts, total) = parts(weight, group_bytes);
+    let (homes, total) = Homes::new(weight, group_bytes);
     let total = total.ok_or_else(|| Error::Limit(format!("tensor {} does not fit in memory", weight.name)))?;
     let memory = Memory::new(total, &format!("tensor {}", weight.name))?;
     let matrix = Matrix {
@@ -160,22 +156,22 @@ pub fn load(pool: &mut Pool, isa: Isa, weight: &WeightDesc, supply: &Arc<dyn Sup
         group_bytes,
         layout,
         memory,
-        parts,
+        homes,
         supply: supply.clone(),
     };
-    let places = places(weight, group_bytes);
+    let places = matrix.homes.kept();
     let start = Start(matrix.memory.as_ptr());
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     pool.run_in_order(places.len(), &|_, i| {
         if failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return;
         }
-        let (panel, at) = places[i];
+        let (panel, at) = &places[i];
         let len = groups(panel.rows.len()) * group_bytes;
         let read = supply.panel(panel.number, 1, &mut |bytes| {
             assert_eq!(bytes.len(), panel.rows.len() * row_bytes, "a panel has its rows' bytes");
             // SAFETY: the panel's groups lie in the area, and only this task has them.
-            let target = unsafe { start.slice(at, len) };
+            let target = unsafe { start.slice(*at, len) };
             matrix.interleave(bytes, target);
         });
         if let Err(e) = read {
@@ -186,46 +182,6 @@ pub fn load(pool: &mut Pool, isa: Isa, weight: &WeightDesc, supply: &Arc<dyn Sup
         Some(e) => Err(e),
         None => Ok(Weight::Matrix(matrix)),
     }
-}
-
-/// The panels that live in memory, and the byte at which each begins.
-fn places<'a>(weight: &WeightDesc<'a>, group_bytes: usize) -> Vec<(&'a Panel, usize)> {
-    let mut at = 0;
-    let kept = weight.panels.iter().filter(|p| p.home == Home::Memory);
-    kept.map(|p| {
-        let place = (p, at);
-        at += groups(p.rows.len()) * group_bytes;
-        place
-    })
-    .collect()
-}
-
-/// A weight's parts, and the bytes of those in memory (none where that overflows).
-fn parts(weight: &WeightDesc, group_bytes: usize) -> (Vec<Part>, Option<usize>) {
-    let mut parts: Vec<Part> = vec![];
-    let mut total = Some(0usize);
-    for p in weight.panels {
-        let expert = p.rows.start / weight.rows;
-        let first = (p.rows.start - expert * weight.rows) / LANES;
-        let n = groups(p.rows.len());
-        let groups = first..first + n;
-        match p.home {
-            Home::Memory => {
-                let start = total.unwrap_or(0);
-                total = total.and_then(|t| t.checked_add(group_bytes.checked_mul(n)?));
-                match parts.last_mut() {
-                    Some(last) if last.expert == expert && matches!(last.from, From::Memory(_)) => {
-                        last.groups.end = groups.end;
-                    }
-                    _ => parts.push(Part { expert, groups, from: From::Memory(start) }),
-                }
-            }
-            Home::Stream => parts.push(Part { expert, groups, from: From::Stream(p.number) }),
-            Home::Cache => parts.push(Part { expert, groups, from: From::Cache(p.number) }),
-            Home::Drive => parts.push(Part { expert, groups, from: From::Drive(p.number) }),
-        }
-    }
-    (parts, total)
 }
 
 /// The area that tasks fill, each its own part.

@@ -8,7 +8,7 @@
 mod ops;
 mod pages;
 
-use super::{Backend, Batch, Bindings, Home, ProgramId, Reservation, Supply, WeightDesc, WeightId};
+use super::{Backend, Batch, Bindings, Home, Panel, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
 use crate::op::{Carry, CarryId, Place, Program, RowSet, Value, ValueId, WeightSlot};
 use crate::quant::Format;
@@ -86,6 +86,11 @@ impl Backend for Exact {
         }
         self.weights.push(Weight { format: weight.format, cols: weight.cols, rows: weight.rows, bytes });
         Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn rehome(&mut self, _: WeightId, panel: &Panel) -> Result<()> {
+        let what = format!("another home for panel {} in the exact interpreter", panel.number);
+        Err(Error::Unsupported { what, instead: "it keeps all weights".into() })
     }
 
     fn compile(&mut self, program: &Program) -> Result<ProgramId> {

@@ -1,0 +1,174 @@
+//! Which panels come in which order, and through which ring; both change between passes when memory does.
+//!
+//! A new order drops what was read ahead by the old one. A new ring has a new reader, since the system holds the places
+//! that the old one was opened with for as long as that one lives; it is opened before the old one goes, so that where
+//! it is refused nothing has changed.
+
+use super::cache::Cache;
+use super::{Content, State, Streamer, lock};
+use crate::error::{Error, Result};
+use crate::hal::Home;
+use crate::io;
+use crate::plan::Plan;
+use crate::source::Source;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Which panels, in which order.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    pub numbers: Vec<u32>,
+    /// The first that only passes with logits use.
+    pub outputs: usize,
+    /// Whether another pass follows each.
+    pub cyclic: bool,
+}
+
+/// What a reader is opened with.
+#[derive(Debug)]
+pub(super) struct Ring {
+    pub sources: Vec<Arc<Source>>,
+    pub options: io::Options,
+    pub slots: usize,
+    pub slot_bytes: usize,
+}
+
+impl Order {
+    /// Each of these once.
+    fn once(numbers: Vec<u32>) -> Order {
+        Order { outputs: numbers.len(), numbers, cyclic: false }
+    }
+
+    /// Those that are kept, for loading.
+    pub fn kept(plan: &Plan) -> Order {
+        let kept = (0u32..).zip(&plan.parts).filter(|(_, p)| p.home == Home::Memory);
+        Order::once(kept.map(|(n, _)| n).collect())
+    }
+
+    /// Those that are streamed, pass after pass.
+    fn streamed(plan: &Plan) -> Order {
+        let streamed = |outputs: bool| {
+            let parts = (0u32..).zip(&plan.parts);
+            parts.filter(move |(_, p)| p.home == Home::Stream && p.outputs == outputs).map(|(n, _)| n)
+        };
+        let mut numbers: Vec<u32> = streamed(false).collect();
+        let outputs = numbers.len();
+        numbers.extend(streamed(true));
+        Order { numbers, outputs, cyclic: true }
+    }
+}
+
+impl Streamer {
+    /// Between passes, and once what is kept has been loaded: from now on the panels that are streamed come, pass after
+    /// pass. Where there are none, the reading ends and the ring's memory goes.
+    ///
+    /// # Errors
+    /// As `open`, where the reading had ended; then it has still.
+    pub fn stream(&mut self, plan: &Plan) -> Result<()> {
+        let order = Order::streamed(plan);
+        if order.numbers.is_empty() && plan.cache.experts.is_empty() {
+            self.close();
+            return Ok(());
+        }
+        self.follow(order)
+    }
+
+    /// Between passes: these panels come once, in this order, to be kept from now on. `stream` is next.
+    ///
+    /// # Errors
+    /// As `stream`.
+    pub fn load(&mut self, numbers: &[u32]) -> Result<()> {
+        self.follow(Order::once(numbers.to_vec()))
+    }
+
+    /// Between passes: the ring has so many places from now on, or when there is one again.
+    ///
+    /// # Errors
+    /// As `open`; then it is as it was.
+    pub fn resize(&mut self, slots: usize) -> Result<()> {
+        let before = std::mem::replace(&mut self.ring.slots, slots);
+        if self.thread.is_none() || before == slots {
+            return Ok(());
+        }
+        if let Err(e) = self.start() {
+            self.ring.slots = before;
+            return Err(e);
+        }
+        let order = std::mem::take(&mut lock(&self.shared.state).order);
+        self.follow(order)
+    }
+
+    /// Places of the ring.
+    pub fn places(&self) -> usize {
+        self.ring.slots
+    }
+
+    fn follow(&mut self, order: Order) -> Result<()> {
+        if self.thread.is_none() {
+            self.start()?;
+        }
+        let mut state = lock(&self.shared.state);
+        // What was read ahead is of the next pass.
+        state.pass += 2;
+        state.drop_older();
+        (state.outputs, state.again) = (true, false);
+        state.next = (state.pass + u64::from(order.cyclic), 0);
+        state.order = order;
+        drop(state);
+        self.shared.freed.notify_one();
+        Ok(())
+    }
+
+    /// Opens a reader and begins to read with it, in the place of the one before.
+    pub(super) fn start(&mut self) -> Result<()> {
+        let Ring { sources, options, slots, slot_bytes } = &self.ring;
+        let slots = io::slots(*slots, *slot_bytes)?;
+        let io::Opened { reader, note } = io::open(sources, &slots, options)?;
+        let depth = options.depth;
+        (self.description, self.note) = (reader.description(), note);
+        self.stop();
+        let mut state = lock(&self.shared.state);
+        (state.queue, state.free, state.closed) = (VecDeque::with_capacity(slots.len()), slots, false);
+        drop(state);
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name("air-stream".into());
+        let thread = thread.spawn(move || shared.read(reader, depth)).map_err(|e| {
+            lock(&self.shared.state).closed = true;
+            Error::Limit(format!("cannot start the thread that reads: {e}"))
+        })?;
+        self.thread = Some(thread);
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        lock(&self.shared.state).closed = true;
+        self.shared.freed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has marked the state as closed; those who wait are told.
+            let _ = thread.join();
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.stop();
+        let mut state = lock(&self.shared.state);
+        state.free = vec![];
+        state.queue = VecDeque::new();
+        state.cache = Cache::default();
+    }
+}
+
+impl State {
+    /// Drops what passes before this one have left.
+    pub(super) fn drop_older(&mut self) {
+        for entry in self.queue.iter_mut().filter(|e| e.pass < self.pass) {
+            match std::mem::replace(&mut entry.content, Content::Dropped) {
+                Content::Ready { slot, .. } => self.free.push(slot),
+                Content::Failed(_) => {}
+                Content::Reading | Content::Dropped => continue,
+            }
+            entry.done = u32::MAX;
+        }
+        self.queue.retain(|e| e.done != u32::MAX);
+    }
+}

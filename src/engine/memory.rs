@@ -15,8 +15,18 @@ pub fn available() -> u64 {
 /// Bytes that this process has now: those of its own and of the files that it has mapped. 0 where the system does not
 /// say.
 pub fn resident() -> u64 {
+    statm(1)
+}
+
+/// Those of its own alone.
+pub fn own() -> u64 {
+    statm(1).saturating_sub(statm(2))
+}
+
+/// A field of `/proc/self/statm`, in bytes.
+fn statm(field: usize) -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
+    let pages = statm.split_whitespace().nth(field).and_then(|n| n.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 

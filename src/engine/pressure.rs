@@ -6,6 +6,10 @@
 //! weights are given back up to the mark above it. The way back is slow: only after a while of readings above the upper
 //! mark, one level at a time, weights in steps that delay a pass little. Between the marks nothing changes.
 //!
+//! A budget that was asked for may be all there is: a limit as large as the budget leaves nothing free, and all is well.
+//! So as long as what is free and what the process holds are together what was promised to it, nothing is short, and
+//! what was given back fits again; taking and giving do not change that sum.
+//!
 //! A pure state machine: what is free and what there is to give are told to it, as is the time. What it says is done by
 //! `relief`.
 
@@ -54,6 +58,8 @@ impl Level {
 pub struct Reading {
     /// Bytes that can be had.
     pub free: u64,
+    /// Bytes that the process has of its own.
+    pub held: u64,
     /// Time since any moment, the same for all readings.
     pub at: Duration,
 }
@@ -89,16 +95,20 @@ pub enum Step {
 pub struct Pressure {
     low: u64,
     high: u64,
+    /// Bytes, free and held together, with which nothing is short.
+    promised: u64,
     level: Level,
     /// Since when readings are good.
     calm: Option<Duration>,
 }
 
 impl Pressure {
-    /// Marks by the budget. One that was asked for may be all there is, so less beside it is still fine.
+    /// Marks by the budget, and whether that was asked for. What the system itself takes for a process is charged too,
+    /// so a little less than was promised is still fine.
     pub fn new(budget: u64, asked_for: bool) -> Pressure {
         let low = if asked_for { (budget / 100).min(64 << 20) } else { (budget / 40).min(256 << 20) };
-        Pressure { low, high: 2 * low, level: Level::Normal, calm: None }
+        let promised = if asked_for { budget.saturating_sub((budget / 50).max(16 << 20)) } else { u64::MAX };
+        Pressure { low, high: 2 * low, promised, level: Level::Normal, calm: None }
     }
 
     /// What is in force.
@@ -109,7 +119,8 @@ impl Pressure {
     /// What a reading asks for. After `Raise` and `Give`, whose bytes may have been enough, the next reading is due at
     /// once.
     pub fn judge(&mut self, reading: Reading, stock: Stock) -> Step {
-        let Reading { free, at } = reading;
+        let Reading { free, held, at } = reading;
+        let free = if free.saturating_add(held) >= self.promised { u64::MAX } else { free };
         if free < self.low {
             self.calm = None;
             return self.up(free, stock);
@@ -199,7 +210,7 @@ mod tests {
             self.seconds += 1;
             let mut steps = vec![];
             loop {
-                let reading = Reading { free: self.free(), at: Duration::from_secs(self.seconds) };
+                let reading = Reading { free: self.free(), held: 0, at: Duration::from_secs(self.seconds) };
                 let step = self.pressure.judge(reading, self.stock);
                 match step {
                     Step::Stay => return steps,
@@ -329,13 +340,20 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_was_asked_for_leaves_less_beside_it() {
-        for (asked_for, low) in [(true, 10), (false, 25)] {
-            let judge = |free| {
-                let reading = Reading { free, at: Duration::ZERO };
-                Pressure::new(1000 * MIB, asked_for).judge(reading, Stock::default())
-            };
-            assert_eq!((judge(low * MIB), judge(low * MIB - 1)), (Step::Stay, Step::Raise(Level::Prefixes)));
-        }
+    fn a_budget_that_was_asked_for_may_be_all_there_is() {
+        let reading = |free, held| Reading { free: free * MIB, held: held * MIB, at: Duration::ZERO };
+        let judge = |asked_for, reading| Pressure::new(1000 * MIB, asked_for).judge(reading, Stock::default());
+        let short = Step::Raise(Level::Prefixes);
+        assert_eq!((judge(true, reading(0, 980)), judge(true, reading(0, 979))), (Step::Stay, short));
+        assert_eq!((judge(true, reading(10, 900)), judge(true, reading(9, 900))), (Step::Stay, short));
+        assert_eq!((judge(false, reading(25, 980)), judge(false, reading(24, 980))), (Step::Stay, short));
+        // What was given back fits again as soon as the sum is what it was, though less is free than the mark.
+        let mut pressure = Pressure::new(1000 * MIB, true);
+        let stock = Stock { ring: 20 * MIB, panels: 300 * MIB, given: 5 * MIB };
+        while pressure.judge(reading(0, 500), stock) != Step::Give(20 * MIB) {}
+        pressure.judge(reading(6, 980), stock);
+        let later = Reading { at: CALM, ..reading(6, 980) };
+        assert_eq!(pressure.judge(later, stock), Step::Take(STEP));
+        assert_eq!(pressure.judge(later, Stock { given: 0, ..stock }), Step::Lower(Level::Ring));
     }
 }

@@ -29,7 +29,7 @@ struct Machine(Instant);
 
 impl Gauge for Machine {
     fn read(&self) -> Reading {
-        Reading { free: memory::available(), at: self.0.elapsed() }
+        Reading { free: memory::available(), held: memory::own(), at: self.0.elapsed() }
     }
 
     fn every(&self) -> Duration {

@@ -37,7 +37,7 @@ impl Gauge for Script {
         let mut free = self.free.lock().unwrap();
         let now = if free.len() > 1 { free.pop() } else { free.first().copied() };
         let at = Duration::from_secs(self.looks.fetch_add(1, Ordering::SeqCst));
-        Reading { free: now.unwrap(), at }
+        Reading { free: now.unwrap(), held: 0, at }
     }
 
     fn every(&self) -> Duration {

@@ -112,7 +112,7 @@ mod tests {
         let drive = |block, depth, rate| Drive { rate, block, depth };
         let tried = vec![drive(256 << 10, 2, 0.75e9), drive(1 << 20, 1, 1e9), drive(1 << 20, 2, 1.5e9)];
         let age = Some(Duration::from_secs(7300));
-        let probed = Probed { best: tried[2], tried, reader: "io_uring, direct".into(), age, note: None };
+        let probed = Probed { best: tried[2], tried, reader: "io_uring, direct".into(), age, note: None, key: None };
         let source = Source::embedded("model.gguf", vec![]);
         let report = text(&source, &probed);
         assert!(report.starts_with("model.gguf: io_uring, direct, measured 2 hours ago"), "{report}");

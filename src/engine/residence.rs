@@ -32,6 +32,11 @@ pub(super) fn longer_passes(max_rows: usize, positions: u64) -> impl Iterator<It
     std::iter::successors(Some(all), |rows| Some(rows / 2)).take_while(move |&rows| rows > max_rows)
 }
 
+/// A pass that brings fewer bytes says nothing about the drive.
+const ENOUGH: u64 = 64 << 20;
+/// By how much it may be faster than when it was probed, before that counts as wrong.
+const OUTDATED: f64 = 1.3;
+
 /// The model's weights as the planner sees them, in the order of `Lowered::weights`.
 pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
     let mut usage: Vec<Option<Use>> = vec![None; lowered.weights.len()];
@@ -86,6 +91,8 @@ pub struct Residence {
     pub plan: Plan,
     /// What was found out about the drive, where weights are streamed from it.
     pub drive: Option<io::Probed>,
+    /// Whether it has turned out to be faster than that.
+    outdated: bool,
     /// How it is read.
     pub reader: io::Options,
     /// Most rows of a pass: one batch, or several tiles that share each stage's weights (`lengthen`).
@@ -114,7 +121,7 @@ impl Residence {
         let policy = Policy { budget: budget(options), block: BLOCK, stream: !options.exact, stages: false };
         let plan = Plan::new(&units, needs, &policy)?;
         let (reader, pass_rows) = (options.reader.clone(), reservation.pass_rows);
-        let mut of = Residence { units, plan, drive: None, reader, pass_rows, policy };
+        let mut of = Residence { units, plan, drive: None, outdated: false, reader, pass_rows, policy };
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
         let ask = || match (options.drive_rate, largest) {
             (Some(rate), _) => Ok(Some(io::Probed::given(rate))),
@@ -164,6 +171,17 @@ impl Residence {
         self.drive.as_ref().map(|d| d.best.rate)
     }
 
+    /// A pass has brought so many bytes. A drive that is so much faster than it was when it was probed (its first reads of
+    /// a file that nobody read for long may be slow) is asked again by the next program.
+    pub(super) fn brought(&mut self, bytes: u64, time: Duration) {
+        if !self.outdated
+            && let Some(drive) = self.drive.as_ref().filter(|d| is_outdated(d, bytes, time))
+        {
+            self.outdated = true;
+            drive.forget();
+        }
+    }
+
     /// For people, behind the name of the device: nothing where all weights are kept.
     pub(super) fn words(&self) -> String {
         let plan = &self.plan;
@@ -194,6 +212,11 @@ fn depth(probed: &io::Probed, slots: usize) -> usize {
     bad.map_or(most, |bad| most.min(bad / 2)).max(depth)
 }
 
+/// Whether the drive is faster than what is known of it.
+fn is_outdated(known: &io::Probed, bytes: u64, time: Duration) -> bool {
+    bytes >= ENOUGH && bytes as f64 > known.best.rate * OUTDATED * time.as_secs_f64()
+}
+
 /// Bytes of all pages.
 pub(super) fn state_bytes(kv: &KvLayout) -> u64 {
     (0..kv.groups.len()).map(|g| kv.page_bytes(g) as u64 * kv.groups[g].pages as u64).sum()
@@ -206,7 +229,16 @@ mod tests {
 
     fn probed(rates: &[(usize, f64)]) -> Probed {
         let tried: Vec<Drive> = rates.iter().map(|&(depth, rate)| Drive { rate, block: 1 << 20, depth }).collect();
-        Probed { best: tried[0], tried, reader: "io_uring, direct".into(), age: None, note: None }
+        Probed { best: tried[0], tried, ..Probed::given(0.0) }
+    }
+
+    #[test]
+    fn a_drive_that_is_faster_than_it_was_is_noticed() {
+        let known = probed(&[(2, 1e9)]);
+        let noticed = |bytes, millis| is_outdated(&known, bytes, Duration::from_millis(millis));
+        assert!(noticed(1_400_000_000, 1000) && !noticed(1_200_000_000, 1000));
+        assert!(!noticed(60 << 20, 1), "what the ring had begun to read says nothing");
+        assert!(!noticed(900_000_000, 3000), "a slower one is what cores or other programs make of it");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::kv::{Kv, SeqId};
 use crate::lower::{LOGITS, Lowered, RESIDUAL};
 use crate::plan::Given;
 use crate::stream::Streamer;
+use std::time::Instant;
 
 /// Tokens of one sequence that go into a pass.
 #[derive(Debug, Clone, Copy)]
@@ -195,6 +196,7 @@ impl Runner {
         let outputs = self.rows.iter().filter(|r| r.output).count();
         let fits = self.rows.len() <= self.pass_rows && outputs <= self.max_outputs;
         assert!(fits, "the scheduler keeps the bounds");
+        let (begun, before) = (Instant::now(), self.stream.counters().bytes);
         let mut pass = Pass {
             backend: &mut *self.backend,
             stream: &self.stream,
@@ -210,6 +212,7 @@ impl Runner {
             return Err(pass.blame(outputs > 0, self.width));
         }
         chunks.for_each(|c| self.kv.commit(c.seq, c.tokens.len() as u32));
+        self.residence.brought(self.stream.counters().bytes - before, begun.elapsed());
         Ok(())
     }
 

@@ -53,6 +53,18 @@ impl Cache {
         let row = |d: &Drive| json!({ "block": d.block, "depth": d.depth, "bytes_per_second": d.rate as u64 });
         let mut drives = self.drives();
         drives.insert(key.into(), json!({ "at": now, "tried": tried.iter().map(row).collect::<Vec<_>>() }));
+        self.write(&drives);
+    }
+
+    /// Forgets what is known under a key.
+    pub fn forget(&self, key: &str) {
+        let mut drives = self.drives();
+        if drives.remove(key).is_some() {
+            self.write(&drives);
+        }
+    }
+
+    fn write(&self, drives: &Map<String, Value>) {
         let text = format!("{:#}\n", json!({ "version": VERSION, "drives": drives }));
         let part = self.path.with_extension(format!("json.{}", std::process::id()));
         let folder = self.path.parent().map_or(Ok(()), std::fs::create_dir_all);

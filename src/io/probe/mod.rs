@@ -59,13 +59,22 @@ pub struct Probed {
     pub age: Option<Duration>,
     /// A line for the log where the reader is not the one that was hoped for.
     pub note: Option<String>,
+    /// Under which it is remembered, if it is.
+    pub key: Option<String>,
 }
 
 impl Probed {
     /// A drive of another machine, of which the rate alone is known.
     pub fn given(rate: f64) -> Probed {
         let best = Drive { rate, block: USUAL_BLOCK, depth: Options::default().depth };
-        Probed { best, tried: vec![best], reader: "as given".into(), age: None, note: None }
+        Probed { best, tried: vec![best], reader: "as given".into(), age: None, note: None, key: None }
+    }
+
+    /// What was found out has turned out to be wrong: whoever probes next, in any process, asks the drive again.
+    pub fn forget(&self) {
+        if let (Some(cache), Some(key)) = (Cache::of_user(), &self.key) {
+            cache.forget(key);
+        }
     }
 }
 
@@ -94,7 +103,8 @@ fn probe_with(source: &Arc<Source>, options: &Options, fresh: bool, cache: Optio
         cache.put(key, &tried);
     }
     tried.sort_by_key(|d| (d.block, d.depth));
-    Ok(best(&tried).map(|best| Probed { best, tried, reader, age, note: opened.note }))
+    let key = key.filter(|_| cache.is_some());
+    Ok(best(&tried).map(|best| Probed { best, tried, reader, age, note: opened.note, key }))
 }
 
 /// A reader's description without what depends on the depth.

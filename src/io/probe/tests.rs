@@ -53,6 +53,11 @@ fn what_was_found_is_remembered_until_it_is_old_or_damaged() {
     assert_eq!((found("a").unwrap(), found("b").unwrap(), found("c")), (a.to_vec(), b.to_vec(), None));
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing lies around");
     let good = std::fs::read_to_string(&path).unwrap();
+    cache.forget("c");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), good);
+    cache.forget("a");
+    assert!(found("a").is_none() && found("b").is_some());
+    cache.put("a", &a);
     let then = |seconds: i64| {
         let mut whole: serde_json::Value = serde_json::from_str(&good).unwrap();
         let at = whole["drives"]["a"]["at"].as_i64().unwrap();

@@ -229,11 +229,11 @@ fn memory_goes_back_to_the_system_and_nothing_leaks() {
     let before = resident();
     let given = runner.give_weights(1 << 40).unwrap();
     runner.give_state_back();
-    assert!(given > 20 << 20 && given * 10 > kept * 9, "{given} of {kept}");
-    // The ring has come instead.
+    assert!(given > 40 << 20 && given * 10 > kept * 9, "{given} of {kept}");
+    // A ring of 16 MiB has come instead.
     runner.shrink_ring(true).unwrap();
     let small = resident();
-    assert!(small + given * 8 / 10 < before, "{before} bytes before, {small} after {given} were given back");
+    assert!(small + given < before + (20 << 20), "{before} bytes before, {small} after {given} were given back");
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let mut open = 0;
     for i in 0..100 {

@@ -29,7 +29,7 @@ pub enum Level {
     Normal,
     /// No texts are kept after they have ended.
     Prefixes,
-    /// The ring has as few places as it works with.
+    /// The ring has only the places of a small budget.
     Ring,
     /// Weights that were kept are streamed.
     Panels,
@@ -67,7 +67,7 @@ pub struct Reading {
 /// What there is to give back and to take again, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stock {
-    /// Places of the ring beyond the least, whether they are there or not.
+    /// Places of the ring beyond those of a small budget, whether they are there or not.
     pub ring: u64,
     /// Weights that may be given back.
     pub panels: u64,

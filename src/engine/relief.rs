@@ -85,7 +85,7 @@ pub(super) struct Relief {
     looked: Option<Instant>,
     /// What was free at the last look.
     free: u64,
-    /// Nothing more can be given back, although there is something.
+    /// A reader was refused: nothing more can be given back until there is one.
     stuck: bool,
 }
 
@@ -141,6 +141,7 @@ impl Relief {
             return;
         }
         self.looked = Some(Instant::now());
+        self.stuck = self.stuck && runner.read_again().is_err();
         loop {
             let reading = self.gauge.read();
             self.free = reading.free;
@@ -167,9 +168,10 @@ impl Relief {
             Level::Ring => problem = runner.shrink_ring(true).err(),
             _ => {}
         }
+        self.stuck |= problem.is_some();
         let given = mb(before.saturating_sub(memory::resident()));
         match (level, problem) {
-            (_, Some(e)) => self.short(format_args!("the streaming buffers stay as large as they are: {e}")),
+            (_, Some(e)) => self.short(format_args!("weights cannot be read into smaller buffers: {e}")),
             (Level::Prefixes, _) => self.short(format_args!("kept texts are dropped, which gives {given} MB back")),
             (Level::Ring, _) => self.short(format_args!("smaller streaming buffers give {given} MB back")),
             _ => self.short(format_args!("there is no more to give back, new work is refused, or waits")),
@@ -182,7 +184,7 @@ impl Relief {
         match runner.shrink_ring(true).and_then(|()| runner.give_weights(bytes)) {
             Ok(given) => self.short(format_args!("{} MB of weights are given back, and streamed", mb(given))),
             Err(e) => {
-                self.short(format_args!("no weights can be given back: {e}"));
+                self.short(format_args!("weights that were given back cannot be read: {e}"));
                 self.stuck = true;
             }
         }
@@ -195,15 +197,16 @@ impl Relief {
         if let Err(e) = runner.take_weights(bytes) {
             (self.say)(&format!("weights that were given back cannot be read again: {e}"));
             self.policy.wait();
+            self.stuck = true;
         }
     }
 
     fn lower(&mut self, level: Level, runner: &mut Runner) {
-        self.stuck = false;
         if level < Level::Ring
             && let Err(e) = runner.shrink_ring(false)
         {
-            (self.say)(&format!("the streaming buffers stay small: {e}"));
+            (self.say)(&format!("weights cannot be read into larger buffers: {e}"));
+            self.stuck = true;
         }
         (self.say)(&format!("{} MB are free again: {}", mb(self.free), level.words()));
         self.seen.moved(level);

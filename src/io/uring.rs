@@ -290,5 +290,7 @@ impl Drop for Uring {
                 self.busy[answer.user_data() as usize] = None;
             }
         }
+        // The system would keep the buffers' memory for a while after the ring is gone.
+        let _ = self.ring.submitter().unregister_buffers();
     }
 }

@@ -20,7 +20,6 @@ mod tests;
 
 pub use cache::Cache;
 pub use law::{Bound, Prediction, Rates};
-pub use ring::LEAST_SLOTS;
 pub use shift::Given;
 
 use crate::error::{Error, Result};

@@ -14,7 +14,7 @@ use crate::hal::Home;
 const RING: std::ops::RangeInclusive<u64> = 16 << 20..=64 << 20;
 
 /// Places of a ring at least: one to read from, one to fill, and one to spare.
-pub const LEAST_SLOTS: usize = 3;
+const LEAST_SLOTS: usize = 3;
 
 /// Places of a ring that panels pass through once.
 pub(super) fn places(budget: u64, slot_bytes: u64, panels: usize) -> usize {
@@ -26,6 +26,12 @@ impl Plan {
     /// Bytes of the ring.
     pub fn ring(&self) -> u64 {
         (self.slots as u64).saturating_mul(self.slot_bytes)
+    }
+
+    /// Places of the ring while memory is short: those of a small budget. Fewer would leave the drive waiting, which costs
+    /// more than the weights that their bytes could keep.
+    pub fn small_ring(&self) -> usize {
+        places(0, self.slot_bytes, self.parts.len()).min(self.slots)
     }
 
     /// Bytes of all but weights.

@@ -1,8 +1,8 @@
 //! Which panels come in which order, and through which ring; both change between passes when memory does.
 //!
 //! A new order drops what was read ahead by the old one. A new ring has a new reader, since the system holds the places
-//! that the old one was opened with for as long as that one lives; it is opened before the old one goes, so that where
-//! it is refused nothing has changed.
+//! that the old one was opened with for as long as that one lives. The old one goes first: where memory is short there is
+//! none for both. Where the new one is refused nothing is read, and those who ask are told, until it is tried again.
 
 use super::cache::Cache;
 use super::{Content, State, Streamer, lock};
@@ -63,7 +63,7 @@ impl Streamer {
     /// pass. Where there are none, the reading ends and the ring's memory goes.
     ///
     /// # Errors
-    /// As `open`, where the reading had ended; then it has still.
+    /// As `open`, where the reading had ended; then it has still, and this may be tried again.
     pub fn stream(&mut self, plan: &Plan) -> Result<()> {
         let order = Order::streamed(plan);
         if order.numbers.is_empty() && plan.cache.experts.is_empty() {
@@ -84,16 +84,13 @@ impl Streamer {
     /// Between passes: the ring has so many places from now on, or when there is one again.
     ///
     /// # Errors
-    /// As `open`; then it is as it was.
+    /// As `open`; then nothing is read until `stream` could begin again.
     pub fn resize(&mut self, slots: usize) -> Result<()> {
         let before = std::mem::replace(&mut self.ring.slots, slots);
         if self.thread.is_none() || before == slots {
             return Ok(());
         }
-        if let Err(e) = self.start() {
-            self.ring.slots = before;
-            return Err(e);
-        }
+        self.stop();
         let order = std::mem::take(&mut lock(&self.shared.state).order);
         self.follow(order)
     }
@@ -119,14 +116,13 @@ impl Streamer {
         Ok(())
     }
 
-    /// Opens a reader and begins to read with it, in the place of the one before.
+    /// Opens a reader and begins to read with it, where none does.
     pub(super) fn start(&mut self) -> Result<()> {
         let Ring { sources, options, slots, slot_bytes } = &self.ring;
         let slots = io::slots(*slots, *slot_bytes)?;
         let io::Opened { reader, note } = io::open(sources, &slots, options)?;
         let depth = options.depth;
         (self.description, self.note) = (reader.description(), note);
-        self.stop();
         let mut state = lock(&self.shared.state);
         (state.queue, state.free, state.closed) = (VecDeque::with_capacity(slots.len()), slots, false);
         drop(state);
@@ -140,6 +136,7 @@ impl Streamer {
         Ok(())
     }
 
+    /// Ends the reading; the ring's memory goes.
     fn stop(&mut self) {
         lock(&self.shared.state).closed = true;
         self.shared.freed.notify_one();
@@ -147,14 +144,13 @@ impl Streamer {
             // A thread that panicked has marked the state as closed; those who wait are told.
             let _ = thread.join();
         }
+        let mut state = lock(&self.shared.state);
+        (state.free, state.queue) = (vec![], VecDeque::new());
     }
 
     pub(super) fn close(&mut self) {
         self.stop();
-        let mut state = lock(&self.shared.state);
-        state.free = vec![];
-        state.queue = VecDeque::new();
-        state.cache = Cache::default();
+        lock(&self.shared.state).cache = Cache::default();
     }
 }
 

@@ -87,6 +87,42 @@ fn passes_bring_every_panel_whatever_the_ring_and_the_reader() {
     }
 }
 
+/// Rings and orders that change between passes, from none and to none, with panels read ahead that nobody wants then.
+#[test]
+fn rings_and_orders_change_between_passes() {
+    let mut homes = [D, M, S, O, S, M, S, S, M, O, S];
+    for kind in io::KINDS.iter().map(|k| k.0) {
+        let (_file, sources, mut plan) = model(&homes, 4);
+        let mut streamer = Streamer::open(&sources, &plan, &options(kind, "delay/5,seed=1")).unwrap();
+        let supply = streamer.supply();
+        (0..homes.len()).filter(|&n| homes[n] == M).for_each(|n| take(&*supply, n, 1).unwrap());
+        streamer.stream(&plan).unwrap();
+        for (round, slots) in [3, 8, 1, 5, 2, 8].into_iter().enumerate() {
+            streamer.resize(slots).unwrap();
+            assert_eq!(streamer.places(), slots);
+            for outputs in [round % 2 == 0, true] {
+                streamer.begin(outputs);
+                streamed(&homes, outputs).into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
+            }
+            // Every streamed panel is kept for a round, so that nothing comes any more.
+            let moved = streamed(&homes, true);
+            streamer.load(&moved.iter().map(|&n| n as u32).collect::<Vec<_>>()).unwrap();
+            moved.iter().for_each(|&n| take(&*supply, n, 1).unwrap());
+            let before = homes;
+            for (home, part) in homes.iter_mut().zip(&mut plan.parts) {
+                home.0 = if home.0 == Home::Stream { Home::Memory } else { home.0 };
+                part.home = home.0;
+            }
+            streamer.stream(&plan).unwrap();
+            streamer.begin(true);
+            assert!(matches!(take(&*supply, 2, 1), Err(Error::Engine(_))), "the reading has ended");
+            homes = before;
+            plan.parts.iter_mut().zip(&homes).for_each(|(part, home)| part.home = home.0);
+            streamer.stream(&plan).unwrap();
+        }
+    }
+}
+
 #[test]
 fn threads_share_panels_and_take_turns() {
     let homes = [S; 30];

@@ -3,13 +3,12 @@
 use super::Runner;
 use crate::engine::pressure::Stock;
 use crate::error::Result;
-use crate::plan::LEAST_SLOTS;
 
 impl Runner {
     /// What there is to give back, and what was given.
     pub(in crate::engine) fn stock(&self) -> Stock {
         let super::Residence { plan, units, .. } = &self.residence;
-        let places = if plan.streams() { plan.slots.saturating_sub(LEAST_SLOTS) as u64 } else { 0 };
+        let places = if plan.streams() { (plan.slots - plan.small_ring()) as u64 } else { 0 };
         Stock {
             ring: places * plan.slot_bytes,
             panels: if self.residence.movable() { plan.may_give(units) } else { 0 },
@@ -22,13 +21,13 @@ impl Runner {
         self.kv.forget_free(&mut *self.backend);
     }
 
-    /// The ring has only the places that it needs, or all that were planned.
+    /// The ring has the places of a small budget, or all that were planned.
     ///
     /// # Errors
-    /// Those of opening a reader; then it is as it was.
+    /// Those of opening a reader: no pass runs then until `read_again` could.
     pub fn shrink_ring(&mut self, small: bool) -> Result<()> {
-        let all = self.residence.plan.slots;
-        self.stream.resize(if small { LEAST_SLOTS.min(all) } else { all })?;
+        let plan = &self.residence.plan;
+        self.stream.resize(if small { plan.small_ring() } else { plan.slots })?;
         self.fit_passes();
         Ok(())
     }
@@ -40,26 +39,32 @@ impl Runner {
         self.pass_rows = if holds { *pass_rows } else { (*pass_rows).min(self.max_rows) };
     }
 
-    /// Gives weights of so many bytes back to the system, or all that may go; from now on they come from the drive. How
-    /// many bytes they were.
+    /// Gives weights of so many bytes back to the system, or all that may go, and as much as the ring takes where there
+    /// was none; from now on they come from the drive. How many bytes they were.
     ///
     /// # Errors
-    /// Those of opening a reader, where none was needed so far; then nothing has changed.
+    /// Those of opening a reader, where none was needed so far: no pass runs then until `read_again` could.
     pub fn give_weights(&mut self, bytes: u64) -> Result<u64> {
         let super::Residence { plan, units, .. } = &mut self.residence;
         let before = plan.kept;
-        let panels = self.given.give(plan, units, bytes);
-        if let Err(e) = self.stream.stream(plan) {
-            panels.iter().for_each(|&n| self.given.stay(plan, units, n));
-            return Err(e);
-        }
-        for n in panels {
+        let ring = if plan.brings() { 0 } else { plan.small_ring() as u64 * plan.slot_bytes };
+        for n in self.given.give(plan, units, bytes.saturating_add(ring)) {
             let (unit, panel) = plan.panel(n);
             self.backend.rehome(self.weights[unit], panel)?;
         }
         let given = before - plan.kept;
+        // The ring's memory is there only now.
+        self.read_again()?;
         self.fit_passes();
         Ok(given)
+    }
+
+    /// The panels that are streamed now come, pass after pass.
+    ///
+    /// # Errors
+    /// Those of opening a reader.
+    pub fn read_again(&mut self) -> Result<()> {
+        self.stream.stream(&self.residence.plan)
     }
 
     /// Reads weights of at most so many bytes that were given back, to keep them again. How many bytes they were.
@@ -83,8 +88,8 @@ impl Runner {
                 self.given.leave(plan, units, n);
             }
         }
-        self.stream.stream(plan)?;
         let taken = plan.kept - before;
+        self.read_again()?;
         self.fit_passes();
         result.map(|()| taken)
     }

@@ -97,6 +97,7 @@ fn a_plan_for_another_machine_needs_neither_the_model_nor_the_drive() {
     for wrong in [
         &["--synthetic", "llama-3.2-1b:Q8_0"][..],
         &["--synthetic", "llama-3.2-1b", "--drive-rate=7GB"],
+        &["--synthetic", "llama-3.2-1b:Q8_0", "--drive-rate=7GB/s/s"],
         &["--drive-rate=fast"],
         &["--drive-rate=0"],
         &["--memory-rate=80%"],

@@ -30,7 +30,7 @@ pub struct Args {
     /// Plan for a machine whose drive gives so many bytes per second (7GB), instead of measuring this one
     #[arg(long, value_name = "RATE", value_parser = rate)]
     drive_rate: Option<f64>,
-    /// The same for its memory
+    /// The same for its memory; what its cores can do is then left out
     #[arg(long, value_name = "RATE", value_parser = rate)]
     memory_rate: Option<f64>,
     /// Print JSON
@@ -71,7 +71,8 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Bytes per second: `7GB`, `7 GB/s`.
 fn rate(text: &str) -> std::result::Result<f64, String> {
-    match text.trim().trim_end_matches("/s").parse() {
+    let text = text.trim();
+    match text.strip_suffix("/s").unwrap_or(text).parse() {
         Ok(Size::Bytes(n)) if n > 0 => Ok(n as f64),
         _ => Err("must be bytes per second, such as 7GB".into()),
     }

@@ -26,16 +26,16 @@ const LONGEST: usize = 4096;
 /// The share of the budget that long passes may take from the weights that are kept.
 const LONGER: u64 = 16;
 
+/// A pass that brings fewer bytes says nothing about the drive.
+const ENOUGH: u64 = 64 << 20;
+/// By how much it may be faster than when it was probed, before that counts as wrong.
+const OUTDATED: f64 = 1.3;
+
 /// Rows of passes that are longer than a batch, to be tried in this order, where sequences have so many positions.
 pub(super) fn longer_passes(max_rows: usize, positions: u64) -> impl Iterator<Item = usize> {
     let all = usize::try_from(positions).unwrap_or(LONGEST).next_multiple_of(max_rows).min(LONGEST);
     std::iter::successors(Some(all), |rows| Some(rows / 2)).take_while(move |&rows| rows > max_rows)
 }
-
-/// A pass that brings fewer bytes says nothing about the drive.
-const ENOUGH: u64 = 64 << 20;
-/// By how much it may be faster than when it was probed, before that counts as wrong.
-const OUTDATED: f64 = 1.3;
 
 /// The model's weights as the planner sees them, in the order of `Lowered::weights`.
 pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {

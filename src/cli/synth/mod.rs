@@ -92,11 +92,12 @@ pub fn create(shape: &str, quant: &str, path: &Path, interrupt: &Interrupt) -> R
 /// As `air synth`; `Io` where the temporary folder takes no file.
 pub fn outline(shape: &str, quant: &str) -> Result<Catalogue> {
     let model = Model::new(Shape::by_name(shape)?, Type::by_name(quant)?, None)?;
-    let path = std::env::temp_dir().join(format!("air-plan-{}.gguf", std::process::id()));
-    gguf::outline(&path, &model.meta, &model.plans)?;
-    let catalogue = gguf::open(&path);
-    std::fs::remove_file(&path).map_err(|e| Error::io(path.display().to_string(), "cannot remove", &e))?;
-    catalogue
+    // A name that nobody else has, nor an earlier process of this number that was killed.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
+    let path = std::env::temp_dir().join(format!("air-plan-{}-{now}.gguf", std::process::id()));
+    let catalogue = gguf::outline(&path, &model.meta, &model.plans).and_then(|()| gguf::open(&path));
+    let removed = std::fs::remove_file(&path).map_err(|e| Error::io(path.display().to_string(), "cannot remove", &e));
+    catalogue.and_then(|catalogue| removed.map(|()| catalogue))
 }
 
 /// `SHAPE:QUANT`

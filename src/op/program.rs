@@ -109,13 +109,15 @@ pub struct Program {
 
 impl Program {
     /// Whether it runs on all rows of a pass at once, however many: it only looks tokens up, or computes for the rows
-    /// whose logits are wanted, which count from the beginning of the pass. Nothing is kept for its other rows.
+    /// whose logits are wanted, which count from the beginning of the pass. What it has for other rows lies in carries,
+    /// which are as long as a pass; the arena is not.
     pub fn runs_whole(&self) -> bool {
+        let fits = |v: &Value| v.rows == RowSet::Outputs || v.carry().is_some();
         let for_outputs = |op: &Op| {
             let writes = op.operands().1;
             !writes.is_empty() && writes.iter().all(|&v| self.value(v).rows == RowSet::Outputs)
         };
-        self.ops.iter().all(|op| matches!(op, Op::Embed { .. }) || for_outputs(op))
+        self.values.iter().all(fits) && self.ops.iter().all(|op| matches!(op, Op::Embed { .. }) || for_outputs(op))
     }
 
     /// A value by its id.
@@ -312,6 +314,35 @@ mod tests {
             dims[i] += 1;
             assert!(!finish(dims, true), "number {i}");
         }
+    }
+
+    /// Embeddings and heads run whole, layers do not, and nothing does that has values of all rows in the arena, which
+    /// is only as long as a batch.
+    #[test]
+    fn what_runs_whole_has_all_rows_in_carries_alone() {
+        let carry = |name, rows| Carry { name, width: 4, ty: Type::F32, rows };
+        let carries = [carry("residual", RowSet::All), carry("logits", RowSet::Outputs)];
+        let whole = |build: &dyn Fn(&mut Builder, ValueId, ValueId)| {
+            let mut b = Builder::new("test", &carries);
+            let (residual, logits) = (b.carry(CarryId(0)), b.carry(CarryId(1)));
+            build(&mut b, residual, logits);
+            b.finish().runs_whole()
+        };
+        let embed = |b: &mut Builder, out| {
+            let table = b.weight("table", &[4, 10]);
+            b.op(Op::Embed { table, out });
+        };
+        assert!(whole(&|b, residual, _| embed(b, residual)));
+        assert!(whole(&|b, x, out| b.op(Op::SelectOutputs { x, out })));
+        assert!(!whole(&|b, x, _| {
+            let out = b.carry(CarryId(0));
+            b.op(Op::Add { a: x, b: x, out });
+        }));
+        assert!(!whole(&|b, _, out| {
+            let x = b.value("x", 4);
+            embed(b, x);
+            b.op(Op::SelectOutputs { x, out });
+        }));
     }
 
     #[test]

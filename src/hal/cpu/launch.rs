@@ -67,11 +67,11 @@ struct Launch<'a> {
 
 /// Runs a program on a batch.
 pub fn run(cpu: &mut Cpu, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()> {
-    let Some(Schedule { program, steps }) = cpu.programs.get(program.0 as usize) else {
+    let Some(Schedule { program, steps, whole }) = cpu.programs.get(program.0 as usize) else {
         return Err(Error::Engine("a program was launched that was not compiled".into()));
     };
     let (first, rows, outputs) = (batch.first, batch.rows.len(), batch.outputs());
-    let (limits, whole) = (cpu.values.limits(), program.runs_whole());
+    let limits = cpu.values.limits();
     if rows > limits.pass.saturating_sub(first) || (rows > limits.rows && !whole) || outputs > limits.outputs {
         let what = format!("a batch of {rows} rows from {first} on, {outputs} of them outputs, is too large");
         return Err(misfit(program, what));

@@ -50,6 +50,8 @@ pub struct Schedule {
     pub program: Program,
     /// In order.
     pub steps: Vec<Step>,
+    /// Whether it runs on all rows of a pass at once (`Program::runs_whole`).
+    pub whole: bool,
 }
 
 impl Schedule {
@@ -81,7 +83,7 @@ impl Schedule {
                 (_, op) => steps.push(Step::Op(op.clone())),
             }
         }
-        Ok(Schedule { program: program.clone(), steps })
+        Ok(Schedule { program: program.clone(), steps, whole: program.runs_whole() })
     }
 
     /// Most elements of quantised activations that one row of a batch needs.

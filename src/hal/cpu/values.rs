@@ -160,7 +160,8 @@ impl Values {
         let v = program.value(id);
         let (first, rows) = if v.rows == RowSet::All { (first, rows) } else { (0, outputs) };
         let start: *mut f32 = match v.place {
-            // In bounds: `check` compared the arena's length with the program's width.
+            // In bounds: `check` compared the arena's length with the program's width, and a launch of more rows than
+            // the arena has is one of a program that has only output rows there.
             Place::Arena(offset) => self.arena.as_ptr().cast::<f32>().wrapping_add(offset * self.limits.rows),
             // In bounds: whoever launches compared the batch with the limits.
             Place::Carry(carry) => {

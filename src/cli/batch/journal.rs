@@ -55,12 +55,14 @@ impl Journal {
             Err(rustix::io::Errno::WOULDBLOCK) => return invalid("another process is writing it; wait until it ends"),
             Err(e) => return Err(failed("cannot lock", e.into())),
         }
+        // Only now: whoever had the lock may have written to the last moment.
+        let len = file.metadata().map_err(|e| failed("cannot open", e))?.len();
         if is_new {
             // The name is on the drive when the folder is. Not every file system lets one open a folder.
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let _ = File::open(folder).and_then(|f| f.sync_all());
         }
-        Ok(Journal { name, file, len: metadata.len(), synced: Instant::now() })
+        Ok(Journal { name, file, len, synced: Instant::now() })
     }
 
     /// The lines of the input whose requests have been answered. What a process that was killed left of its last line

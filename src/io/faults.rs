@@ -6,7 +6,7 @@
 //!
 //! `eio@3` the third read fails · `short/10` about one read in ten brings less (by the seed) · `eagain`, `eintr`
 //! passing refusals · `delay@2` 2 ms · `stall@5` 2 s · `seed=7` · `no-direct`, `no-registration`, `no-uring` refused
-//! at opening; several with commas between them.
+//! at opening · `open@2` the second reader is refused; several with commas between them.
 
 use crate::error::{Error, Result};
 use std::io;
@@ -54,13 +54,16 @@ enum When {
     OneIn(u64),
 }
 
-/// Which calls misbehave, and how. All readers that share it count together.
+/// Which calls misbehave, and how. All readers that share it count together, their openings too.
 #[derive(Debug, Default)]
 pub struct Faults {
     rules: Vec<(Fault, When)>,
     refusals: Vec<Refusal>,
+    /// Openings of readers that are refused, from 1.
+    refused: Vec<u64>,
     seed: u64,
     calls: AtomicU64,
+    openings: AtomicU64,
 }
 
 impl Faults {
@@ -85,7 +88,8 @@ impl Faults {
                 let kinds: Vec<&str> = KINDS.iter().map(|k| k.0).collect();
                 let refusals: Vec<&str> = REFUSALS.iter().map(|r| r.0).collect();
                 let (kinds, refusals) = (kinds.join(", "), refusals.join(", "));
-                let what = format!("KIND@CALL or KIND/ONE_IN with one of {kinds}, or seed=N, or one of {refusals}");
+                let what =
+                    format!("KIND@CALL or KIND/ONE_IN with one of {kinds}, or open@N, or seed=N, or one of {refusals}");
                 Error::Invalid(format!("{VARIABLE}: `{item}` is no fault: {what}"))
             })?;
         }
@@ -95,6 +99,8 @@ impl Faults {
     fn add(&mut self, item: &str) -> Option<()> {
         if let Some(&(_, refusal)) = REFUSALS.iter().find(|(name, _)| *name == item) {
             self.refusals.push(refusal);
+        } else if let Some(opening) = item.strip_prefix("open@") {
+            self.refused.push(opening.parse().ok().filter(|&n| n > 0)?);
         } else if let Some(seed) = item.strip_prefix("seed=") {
             self.seed = seed.parse().ok()?;
         } else {
@@ -114,6 +120,18 @@ impl Faults {
 
     pub(super) fn refuse(&self, what: Refusal) -> bool {
         self.refusals.contains(&what)
+    }
+
+    /// A reader is opened.
+    ///
+    /// # Errors
+    /// `Limit` where it is to be refused.
+    pub(super) fn open(&self) -> Result<()> {
+        let opening = self.openings.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.refused.contains(&opening) {
+            true => Err(Error::Limit(format!("{VARIABLE} refuses reader {opening}"))),
+            false => Ok(()),
+        }
     }
 
     /// The answer as the reader sees it, for a call that was to fill `window`.
@@ -186,8 +204,29 @@ mod tests {
     }
 
     #[test]
+    fn openings_are_refused_when_they_are_named() {
+        let faults = Faults::parse("open@2,eio@1,open@3").unwrap();
+        let refused: Vec<bool> = (0..4).map(|_| faults.open().is_err()).collect();
+        assert_eq!(refused, [false, true, true, false]);
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name() {
-        for text in ["eio", "eio@0", "eio@x", "eio@", "fire@1", "seed=", "seed=-1", "no-drive", "eio@1,short/0", "@1"] {
+        for text in [
+            "open@0",
+            "open@",
+            "open/2",
+            "eio",
+            "eio@0",
+            "eio@x",
+            "eio@",
+            "fire@1",
+            "seed=",
+            "seed=-1",
+            "no-drive",
+            "eio@1,short/0",
+            "@1",
+        ] {
             let error = Faults::parse(text).unwrap_err().to_string();
             let item = text.split(',').next_back().unwrap();
             assert!(error.contains(&format!("AIR_IO_FAULT: `{item}`")) && error.contains("eagain"), "{error}");

@@ -176,6 +176,7 @@ pub fn open(sources: &[Arc<Source>], slots: &[Arc<Slot>], options: &Options) -> 
     if !(1..=MOST_DEPTH).contains(&options.depth) {
         return Err(Error::Invalid(format!("{} reads at once: it must be 1 to {MOST_DEPTH}", options.depth)));
     }
+    options.faults.as_ref().map_or(Ok(()), |faults| faults.open())?;
     let access = if options.kind == Kind::Mmap { Access::Cached } else { options.access() };
     let (targets, buffered) = target::targets(sources, access)?;
     let mut notes = Vec::from_iter(buffered);

@@ -63,7 +63,7 @@ impl Streamer {
     /// pass. Where there are none, the reading ends and the ring's memory goes.
     ///
     /// # Errors
-    /// As `open`, where the reading had ended; then it has still, and this may be tried again.
+    /// As `open`, where nothing was being read; then nothing is, and this may be tried again.
     pub fn stream(&mut self, plan: &Plan) -> Result<()> {
         let order = Order::streamed(plan);
         if order.numbers.is_empty() && plan.cache.experts.is_empty() {
@@ -84,7 +84,7 @@ impl Streamer {
     /// Between passes: the ring has so many places from now on, or when there is one again.
     ///
     /// # Errors
-    /// As `open`; then nothing is read until `stream` could begin again.
+    /// As `open`; then nothing is read, and whoever asks is told so, until `stream` could begin again.
     pub fn resize(&mut self, slots: usize) -> Result<()> {
         let before = std::mem::replace(&mut self.ring.slots, slots);
         if self.thread.is_none() || before == slots {
@@ -128,11 +128,16 @@ impl Streamer {
         drop(state);
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name("air-stream".into());
-        let thread = thread.spawn(move || shared.read(reader, depth)).map_err(|e| {
-            lock(&self.shared.state).closed = true;
-            Error::Limit(format!("cannot start the thread that reads: {e}"))
-        })?;
-        self.thread = Some(thread);
+        let thread = thread
+            .spawn(move || shared.read(reader, depth))
+            .map_err(|e| Error::Limit(format!("cannot start the thread that reads: {e}")));
+        match thread {
+            Ok(thread) => self.thread = Some(thread),
+            Err(e) => {
+                self.stop();
+                return Err(e);
+            }
+        }
         Ok(())
     }
 

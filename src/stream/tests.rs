@@ -123,6 +123,29 @@ fn rings_and_orders_change_between_passes() {
     }
 }
 
+/// A reader that is refused when the ring changes: whoever asks is told at once, until one can be had.
+#[test]
+fn a_reader_that_is_refused_can_be_tried_again() {
+    let homes = [S, O, S];
+    let (_file, sources, plan) = model(&homes, 2);
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "open@2,open@3,open@5")).unwrap();
+    let supply = streamer.supply();
+    streamer.stream(&plan).unwrap();
+    for (slots, again) in [(1, 2), (3, 1)] {
+        assert!(matches!(streamer.resize(slots), Err(Error::Limit(_))));
+        for left in (0..again).rev() {
+            streamer.begin(true);
+            assert!(matches!(take(&*supply, 0, 1), Err(Error::Engine(_))), "nothing is read");
+            assert_eq!(streamer.stream(&plan).is_ok(), left == 0);
+        }
+        for outputs in [true, false, true] {
+            streamer.begin(outputs);
+            streamed(&homes, outputs).into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
+        }
+        assert_eq!(streamer.places(), slots);
+    }
+}
+
 #[test]
 fn threads_share_panels_and_take_turns() {
     let homes = [S; 30];

@@ -24,12 +24,18 @@ impl Runner {
     /// The ring has the places of a small budget, or all that were planned.
     ///
     /// # Errors
-    /// Those of opening a reader: no pass runs then until `read_again` could.
+    /// Those of opening a reader: no pass runs then until `read_again` could. A larger ring is not tried again by that:
+    /// there was memory for the smaller one.
     pub fn shrink_ring(&mut self, small: bool) -> Result<()> {
         let plan = &self.residence.plan;
-        self.stream.resize(if small { plan.small_ring() } else { plan.slots })?;
+        let (before, places) = (self.stream.places(), if small { plan.small_ring() } else { plan.slots });
+        let resized = self.stream.resize(places);
+        if resized.is_err() {
+            // Where nothing is read this only says how many there are to be.
+            self.stream.resize(before.min(places))?;
+        }
         self.fit_passes();
-        Ok(())
+        resized
     }
 
     /// A long pass needs a ring that holds all that a stage streams; without one a prompt is read batch by batch.
@@ -53,9 +59,9 @@ impl Runner {
             self.backend.rehome(self.weights[unit], panel)?;
         }
         let given = before - plan.kept;
+        self.fit_passes();
         // The ring's memory is there only now.
         self.read_again()?;
-        self.fit_passes();
         Ok(given)
     }
 
@@ -89,8 +95,55 @@ impl Runner {
             }
         }
         let taken = plan.kept - before;
-        self.read_again()?;
         self.fit_passes();
+        self.read_again()?;
         result.map(|()| taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Chunk, Outputs};
+    use super::*;
+    use crate::engine::load::{LoadOptions, load};
+    use crate::io;
+    use std::sync::Arc;
+
+    /// The bits of the logits behind a prompt that is longer than a batch.
+    fn read(runner: &mut Runner) -> Result<Vec<u32>> {
+        let text: Vec<u32> = (0..60).map(|i| 3 + i * 7 % 60).collect();
+        let seq = runner.kv().create();
+        let pass = runner.pass_rows();
+        let read = text.chunks(pass).try_for_each(|tokens| runner.run([Chunk { seq, tokens, outputs: Outputs::Last }]));
+        runner.kv().release(seq);
+        read.map(|()| runner.logits().iter().map(|x| x.to_bits()).collect())
+    }
+
+    /// Where a reader is refused while the ring changes, passes fit into the places that the next one has.
+    #[test]
+    fn behind_a_reader_that_was_refused_passes_fit_its_ring() {
+        // The first loads, the second is there where weights are streamed; then one fails whenever the ring changes.
+        let faults = Arc::new(io::Faults::parse("open@3,open@5").unwrap());
+        let reader = io::Options { faults: Some(faults), ..io::Options::default() };
+        let options = LoadOptions { context: Some(128), max_rows: 16, reader, ..LoadOptions::default() };
+        let mut runner = load(&crate::engine::demo().unwrap(), &options, &mut |_, _| ()).unwrap().1;
+        let want = read(&mut runner).unwrap();
+        runner.give_weights(u64::MAX).unwrap();
+        // As if the plan had larger panels, and a ring for passes of two tiles: a small one has three places.
+        (runner.residence.plan.slot_bytes, runner.residence.pass_rows) = (16 << 20, 32);
+        runner.fit_passes();
+        assert_eq!((runner.pass_rows(), runner.residence.plan.small_ring()), (32, 3));
+
+        assert!(runner.shrink_ring(true).is_err() && read(&mut runner).is_err());
+        runner.read_again().unwrap();
+        assert_eq!((runner.stream.places(), runner.pass_rows()), (3, 16));
+        assert!(read(&mut runner).unwrap() == want);
+
+        assert!(runner.shrink_ring(false).is_err() && read(&mut runner).is_err());
+        runner.read_again().unwrap();
+        assert_eq!((runner.stream.places(), runner.pass_rows()), (3, 16), "as many as there was memory for");
+        assert!(read(&mut runner).unwrap() == want);
+        runner.shrink_ring(false).unwrap();
+        assert_eq!(runner.pass_rows(), 32);
     }
 }

@@ -75,6 +75,32 @@ fn new_work_is_refused_or_waits_and_what_runs_goes_on() {
     assert_eq!(ids(&e, greedy(tokens(9, 1), 200)), want);
 }
 
+/// A model that fitted, on a machine that has no memory for a reader when weights are given back: what runs ends with
+/// an error that says so, what is new is refused or waits, and the weights come as soon as there is a reader.
+#[test]
+fn work_that_could_not_be_done_waits_for_a_reader() {
+    let _alone = alone();
+    let want = ids(&Engine::load(&demo_file(), &demo(None, "auto"), &mut |_, _| ()).unwrap(), greedy(tokens(9, 1), 5));
+    let script = Arc::new(Script::new(PLENTY));
+    let refused: Vec<String> = (2..10_000).map(|n| format!("open@{n}")).collect();
+    let faults = Some(Arc::new(io::Faults::parse(&refused.join(",")).unwrap()));
+    let mut options = LoadOptions { gauge: Some(script.clone()), ..demo(None, "auto") };
+    options.reader.faults = faults;
+    let e = Engine::load(&demo_file(), &options, &mut |_, _| ()).unwrap();
+    let mut runs = e.submit(Request { ignore_eos: true, ..greedy(tokens(9, 1), 110) }).unwrap();
+    let Some(Ok(Event::Token(_))) = runs.next() else { panic!("it begins") };
+    // Short for two looks: what is kept goes, and weights. Then memory is free again, but there is no reader.
+    script.set(&[SHORT, SHORT, PLENTY]);
+    reached(&e, Level::Panels);
+    let refused = e.submit(greedy(tokens(9, 1), 5)).unwrap().text().unwrap_err();
+    assert_eq!(refused.to_string(), "memory is short: there is none to read weights into; try again later");
+    let ended = runs.find_map(Result::err).expect("it needs weights that cannot be read").to_string();
+    assert!(ended.contains("the thread that reads weights has ended"), "{ended}");
+    assert_eq!(ids(&e, Request { patient: true, ..greedy(tokens(9, 1), 5) }), want);
+    reached(&e, Level::Normal);
+    assert_eq!(ids(&e, greedy(tokens(9, 1), 5)), want);
+}
+
 /// One that waits for memory ends with the engine.
 #[test]
 fn an_engine_that_is_dropped_does_not_wait_for_memory() {

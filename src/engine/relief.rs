@@ -116,11 +116,14 @@ impl Relief {
         }
     }
 
-    /// Why new work is refused, if it is.
+    /// Why new work is refused, if it is: also where it could not be done, since a reader was refused.
     pub fn refusal(&self) -> Option<Error> {
-        let mib = self.free >> 20;
-        let refuses = self.policy.level() == Level::Refuse;
-        refuses.then(|| Error::Limit(format!("memory is short: {mib} MiB are free; try again later")))
+        let why = match self.policy.level() {
+            _ if self.stuck => "there is none to read weights into".into(),
+            Level::Refuse => format!("{} MiB are free", self.free >> 20),
+            _ => return None,
+        };
+        Some(Error::Limit(format!("memory is short: {why}; try again later")))
     }
 
     /// Whether texts are kept when they have ended.
@@ -197,7 +200,7 @@ impl Relief {
         if let Err(e) = runner.take_weights(bytes) {
             (self.say)(&format!("weights that were given back cannot be read again: {e}"));
             self.policy.wait();
-            self.stuck = true;
+            self.stuck = runner.read_again().is_err();
         }
     }
 

@@ -4,7 +4,7 @@
 #   ./scripts/test_all.sh             # the tests
 #   ./scripts/test_all.sh --mutants   # and the mutants: each broken copy of the code must turn a test red
 #
-# Needs Rust and a C compiler. Tests that compare with other programs' data (tokenizer vectors, chat templates) use what
+# Needs Rust and a C compiler; the CUDA part also nvcc, which scripts/setup_cuda.sh installs, and no GPU. Tests that compare with other programs' data (tokenizer vectors, chat templates) use what
 # scripts/fetch_oracles.sh has fetched; without it each says "skipped: reason", and the skips are counted at the end.
 # With AIR_NO_SKIP=1 an unexpected skip is a failure.
 set -euo pipefail
@@ -37,12 +37,32 @@ run_deny() {
     fi
 }
 
+has_nvcc() {
+    local installed=${AIR_CUDA:-${XDG_CACHE_HOME:-$HOME/.cache}/air-cuda}/nvidia/cu13/bin/nvcc
+    [[ -n "${NVCC:-}" || -x "${CUDA_HOME:-/none}/bin/nvcc" || -x "$installed" ]] || command -v nvcc >/dev/null
+}
+
+cuda_tests() {
+    set -o pipefail
+    local shown='^(test |     Running|error|warning)|skipped:|panicked|FAILED|failures:'
+    cargo test --features cuda --lib hal:: -- --show-output 2>&1 | tee -a "$log" | grep -E "$shown"
+    cargo test --features cuda --test devices -- --show-output 2>&1 | tee -a "$log" | grep -E "$shown"
+}
+
 step "formatting" cargo fmt --check
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "tests" run_tests
 step "documentation tests" run_doc_tests
 step "documentation" run_docs
 step "licences of dependencies" run_deny
+if has_nvcc; then
+    step "CUDA: kernels" scripts/check_kernels.sh
+    step "CUDA: lints" cargo clippy --all-targets --features cuda --quiet -- -D warnings
+    step "CUDA: tests" cuda_tests
+else
+    printf '\n'
+    echo "skipped: no nvcc; scripts/setup_cuda.sh installs it" | tee -a "$log"
+fi
 if [[ "${1:-}" == --mutants ]]; then
     step "mutants" tests/mutants/run.sh
 fi

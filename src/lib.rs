@@ -48,7 +48,8 @@
 //!
 //! A dense family: a file in [`arch`] and a row of its table. A number format: a file in [`quant`], a row, and what the
 //! fast backend needs to be fast. An instruction: the enum, the interpreter, the fast backend and a test case.
-//! A setting: a row of [`config`]'s table.
+//! A setting: a row of [`config`]'s table. A kernel for GPUs: a file in `kernels/`, which `build.rs` compiles where the
+//! feature `cuda` is on, and its launcher in `hal::cuda`.
 //!
 //! # Using it as a library
 //!

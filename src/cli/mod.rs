@@ -14,6 +14,7 @@ mod completions;
 mod config;
 mod conversation;
 mod debug;
+mod devices;
 mod generate;
 mod human;
 mod info;
@@ -57,6 +58,7 @@ enum Command {
     Plan(plan::Args),
     Perplexity(perplexity::Args),
     Info(info::Args),
+    Devices(devices::Args),
     Probe(probe::Args),
     Tokenize(tokenize::Args),
     Quantize(quantize::Args),
@@ -76,6 +78,7 @@ impl Command {
             Command::Plan(args) => plan::run(args),
             Command::Perplexity(args) => perplexity::run(args),
             Command::Info(args) => info::run(args),
+            Command::Devices(args) => devices::run(args),
             Command::Probe(args) => probe::run(args),
             Command::Tokenize(args) => tokenize::run(args),
             Command::Quantize(args) => quantize::run(args),

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Settings of every command that runs a model.
-pub const KEYS: [&str; 9] = [
+pub const KEYS: [&str; 10] = [
     "model.path",
     "model.ctx-size",
+    "compute.device",
     "memory.ram-budget",
     "memory.io",
     "cpu.threads",
@@ -69,6 +70,7 @@ pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
     };
     Ok(LoadOptions {
         exact,
+        device: settings.number("compute.device").unwrap_or_default(),
         threads: settings.number("cpu.threads"),
         threads_batch: settings.number("cpu.threads-batch"),
         context: settings.number("model.ctx-size"),

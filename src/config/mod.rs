@@ -8,10 +8,12 @@
 //! Values stay text until somebody asks for a type: the table is for people, and the typed structs of the modules
 //! (`sample::Params` …) remain free of it. This module knows nothing of the command line's library.
 
+mod device;
 mod file;
 mod size;
 mod table;
 
+pub use device::Device;
 pub use file::{File, find};
 pub use size::Size;
 pub use table::SETTINGS;
@@ -59,6 +61,8 @@ pub enum Kind {
     Number(f64, f64),
     /// An amount of memory (`512MB`, `1.5GiB`, `80%`).
     Size,
+    /// A device (`auto`, `cpu`, `cuda`, `cuda:1`).
+    Device,
     /// One of these words, in any case.
     OneOf(&'static [&'static str]),
 }
@@ -76,6 +80,7 @@ impl Setting {
             Kind::Integer(low, high) => text.parse().is_ok_and(|n| (low..=high).contains(&n)),
             Kind::Number(low, high) => text.parse().is_ok_and(|x: f64| x.is_finite() && (low..=high).contains(&x)),
             Kind::Size => text.parse::<Size>().is_ok(),
+            Kind::Device => text.parse::<Device>().is_ok(),
             Kind::OneOf(words) => words.iter().any(|w| w.eq_ignore_ascii_case(text)),
         };
         if fits { Ok(()) } else { Err(self.kind.to_string()) }
@@ -91,6 +96,9 @@ impl std::fmt::Display for Kind {
             Kind::Number(low, high) if high > 1e30 => write!(f, "must be a number, {low} or more"),
             Kind::Number(low, high) => write!(f, "must be a number from {low} to {high}"),
             Kind::Size => f.write_str("must be a size such as 512MB, 1.5GiB or 80%"),
+            Kind::Device => {
+                f.write_str("must be auto, cpu, cuda, or cuda:N for the GPU with that number (air devices)")
+            }
             Kind::OneOf(words) => write!(f, "must be one of {}", words.join(", ")),
         }
     }
@@ -174,7 +182,7 @@ impl Settings {
         self.row(key).value.as_deref()
     }
 
-    /// The value of a setting whose row is `Integer`, `Number` or `Size` in the range of `T`, if it has one.
+    /// The value of a setting whose row is `Integer`, `Number`, `Size` or `Device` in the range of `T`, if it has one.
     pub fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         let parse = |text: &str| text.parse().unwrap_or_else(|_| panic!("{key}: the row allows what its use does not"));
         self.text(key).map(parse)

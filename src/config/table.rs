@@ -28,6 +28,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Positions of the context: prompt and answer together",
     },
     Setting {
+        key: "compute.device",
+        flag: "device",
+        short: None,
+        env: "AIR_DEVICE",
+        default: Default::Value("auto"),
+        kind: Kind::Device,
+        value: "DEVICE",
+        help: "Where to compute: cpu, cuda or cuda:N (air devices), or auto: a GPU that holds the model, else the CPU",
+    },
+    Setting {
         key: "memory.ram-budget",
         flag: "ram-budget",
         short: None,

@@ -3,16 +3,14 @@
 //! Every weight is checked against the shape that the programs expect before a byte of it is read, and a tensor
 //! that no program uses is refused: it means that the file is a variant whose meaning air does not know.
 
-use super::memory;
+use super::device;
 use super::relief::Gauge;
 use super::residence::{self, Residence};
 use super::runner::{MAX_SEQUENCES, Runner};
 use crate::arch::{self, ModelSpec};
-use crate::config::Size;
+use crate::config::{Device, Size};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, TensorInfo};
-use crate::hal::cpu::{Cpu, CpuOptions};
-use crate::hal::exact::Exact;
 use crate::hal::{Backend, KvGroup, KvLayout, PAGE, ProgramId, Reservation, WeightDesc};
 use crate::io;
 use crate::kv::pages_for;
@@ -27,6 +25,8 @@ use std::sync::Arc;
 pub struct LoadOptions {
     /// Run the plain interpreter, the specification, instead of the fast kernels.
     pub exact: bool,
+    /// Where to compute. Not every device gives the same bits; the CPU, by default, does everywhere.
+    pub device: Device,
     /// Threads; the machine's (and its cgroup's) cores when not given.
     pub threads: Option<usize>,
     /// Threads of passes with more than eight rows (prompts, batches), where they differ; not for the interpreter.
@@ -54,7 +54,8 @@ pub struct LoadOptions {
     pub v_type: Option<Kind>,
     /// Where to learn how much memory is free while running, instead of from the machine, for tests.
     pub gauge: Option<Arc<dyn Gauge>>,
-    /// Is told, on the engine's thread, what becomes of memory while running: a line each.
+    /// Is told, a line each: which device is not taken, and why; then, on the engine's thread, what becomes of memory
+    /// while running.
     pub say: fn(&str),
 }
 
@@ -77,6 +78,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions {
             exact: false,
+            device: Device::default(),
             threads: None,
             threads_batch: None,
             context: None,
@@ -132,7 +134,7 @@ fn prepare(catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
     let spec = arch::spec(catalogue)?;
     let lowered = lower::lower(&spec);
     let tensors = check(catalogue, &lowered)?;
-    let mut backend = backend(options)?;
+    let mut backend = device::backend(options)?;
     let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
     let max_rows = options.max_rows.max(1);
     let max_outputs = options.max_outputs.min(max_rows).max(n);
@@ -229,14 +231,6 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
         state.context,
     );
     Ok((spec, runner))
-}
-
-fn backend(options: &LoadOptions) -> Result<Box<dyn Backend>> {
-    if options.exact {
-        return Ok(Box::new(Exact::new(options.threads.unwrap_or_else(memory::cores))));
-    }
-    let LoadOptions { threads, threads_batch, .. } = *options;
-    Ok(Box::new(Cpu::new(CpuOptions { threads, threads_batch, isa: None })?))
 }
 
 /// Bytes that one decode step reads: every weight once, but one row of an untied embedding and the used experts.

@@ -6,6 +6,7 @@
 
 mod chat;
 mod demo;
+mod device;
 mod job;
 mod load;
 mod memory;

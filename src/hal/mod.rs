@@ -9,10 +9,14 @@
 //! activations, float64 sums): it is the specification. `cpu` is the fast one; it is judged against `exact`.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod exact;
+mod gpu;
 pub mod probe;
 mod supply;
 
+pub use gpu::{Gpu, Gpus, gpus};
 pub use supply::{Home, Panel, Supply, Wanted};
 
 use crate::error::Result;

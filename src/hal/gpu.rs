@@ -1,0 +1,113 @@
+//! GPUs: which there are, which one a name means, and why one cannot be used.
+//!
+//! `gpus` asks the driver where the feature `cuda` is built in; else there is nobody to ask, and it says how to build a
+//! program that can. Why something cannot be is words here: whoever must have a GPU makes an error of them, whoever
+//! can do without says them and goes on.
+
+/// The oldest GPUs that air's kernels run on: compute capability 8.0, Ampere.
+pub const OLDEST: u32 = 80;
+
+/// A GPU as its driver describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gpu {
+    /// N of `--device cuda:N`: the driver's order, of those that `CUDA_VISIBLE_DEVICES` leaves.
+    pub index: u32,
+    /// `NVIDIA H200`
+    pub name: String,
+    /// Compute capability: 90 for 9.0.
+    pub capability: u32,
+    /// Bytes of its memory.
+    pub memory: u64,
+    /// How many of them are free, as far as NVIDIA's management library can be asked.
+    pub free: Option<u64>,
+    /// Degrees Celsius.
+    pub temperature: Option<u32>,
+    /// Present clock of the multiprocessors, MHz.
+    pub clock: Option<u32>,
+    /// Present clock of the memory, MHz.
+    pub memory_clock: Option<u32>,
+}
+
+impl Gpu {
+    /// Why air cannot run on it, if it cannot.
+    pub fn refused(&self) -> Option<String> {
+        let (major, minor) = (self.capability / 10, self.capability % 10);
+        let old = || format!("compute capability {major}.{minor}; air needs {}.{}", OLDEST / 10, OLDEST % 10);
+        (self.capability < OLDEST).then(old)
+    }
+}
+
+/// What the driver found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gpus {
+    /// Version of the driver, as it names itself, and of the CUDA that it knows: `580.82.07, CUDA 13.0`.
+    pub driver: String,
+    /// By index.
+    pub cards: Vec<Gpu>,
+}
+
+impl Gpus {
+    /// The GPU with this index, or the usable one with most free memory.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn choose(&self, wanted: Option<u32>) -> Result<&Gpu, String> {
+        let usable = self.cards.iter().filter(|c| c.refused().is_none());
+        if let Some(index) = wanted {
+            let Some(card) = self.cards.iter().find(|c| c.index == index) else {
+                let others: Vec<String> = usable.map(|c| format!("cuda:{}", c.index)).collect();
+                return Err(format!("there is no GPU {index}; {} could be used", others.join(", ")));
+            };
+            return card.refused().map_or(Ok(card), |why| Err(format!("{}: {why}", card.name)));
+        }
+        usable.max_by_key(|c| (c.free.unwrap_or(c.memory), std::cmp::Reverse(c.index))).ok_or_else(|| {
+            let why = |c: &Gpu| format!("{}: {}", c.name, c.refused().unwrap_or_default());
+            self.cards.iter().map(why).collect::<Vec<_>>().join("; ")
+        })
+    }
+}
+
+/// The GPUs of this machine.
+///
+/// # Errors
+/// Why there is none, in words: this program was built without CUDA, or there is no driver, or too old a one, or no GPU.
+#[cfg(not(feature = "cuda"))]
+pub fn gpus() -> Result<Gpus, String> {
+    let how = "scripts/setup_cuda.sh && cargo build --release --features cuda";
+    Err(format!("this program was built without CUDA (with it: {how})"))
+}
+
+#[cfg(feature = "cuda")]
+pub use super::cuda::gpus;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(index: u32, capability: u32, free: Option<u64>) -> Gpu {
+        let (temperature, clock, memory_clock) = (None, None, None);
+        Gpu { index, name: format!("card {index}"), capability, memory: 50, free, temperature, clock, memory_clock }
+    }
+
+    fn chosen(cards: &[Gpu], wanted: Option<u32>) -> Result<u32, String> {
+        let gpus = Gpus { driver: String::new(), cards: cards.to_vec() };
+        gpus.choose(wanted).map(|c| c.index)
+    }
+
+    #[test]
+    fn the_usable_one_with_most_free_memory_is_taken() {
+        let cards = [card(0, 75, Some(99)), card(1, 80, Some(10)), card(2, 90, Some(20)), card(3, 120, Some(20))];
+        assert_eq!(chosen(&cards, None), Ok(2));
+        assert_eq!(chosen(&cards, Some(1)), Ok(1));
+        assert_eq!(chosen(&[card(0, 80, Some(40)), card(1, 80, None)], None), Ok(1), "unknown: all of it");
+    }
+
+    #[test]
+    fn what_cannot_be_taken_says_why_and_what_can() {
+        let cards = [card(0, 75, None), card(1, 86, None)];
+        let old = "card 0: compute capability 7.5; air needs 8.0";
+        assert_eq!(chosen(&cards, Some(0)).unwrap_err(), old);
+        assert_eq!(chosen(&cards[..1], None).unwrap_err(), old);
+        assert_eq!(chosen(&cards, Some(7)).unwrap_err(), "there is no GPU 7; cuda:1 could be used");
+    }
+}

@@ -20,6 +20,8 @@ mod counters;
 mod lease;
 mod order;
 #[cfg(test)]
+mod order_tests;
+#[cfg(test)]
 mod tests;
 mod uses;
 
@@ -275,6 +277,7 @@ impl Shared {
         let _closed = Closed(self);
         let mut begun: Vec<(Read, Arc<Slot>)> = Vec::with_capacity(depth);
         let mut ended: Vec<Done> = Vec::with_capacity(depth);
+        let patience = lock(&self.state).patience;
         loop {
             let mut state = lock(&self.state);
             let news = !ended.is_empty();
@@ -297,7 +300,15 @@ impl Shared {
             if news {
                 self.arrived.notify_all();
             }
-            ended.push(reader.wait());
+            let first = loop {
+                match reader.wait_for(patience) {
+                    Some(done) => break done,
+                    // A drive that is silent for so long is not waited for where nobody wants anything.
+                    None if lock(&self.state).closed => return,
+                    None => {}
+                }
+            };
+            ended.push(first);
             while reader.in_flight() > 0
                 && let Some(done) = reader.wait_for(Duration::ZERO)
             {

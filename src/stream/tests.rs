@@ -17,7 +17,7 @@ fn len(n: usize) -> usize {
 }
 
 /// A file of panels with these homes (and whether only outputs use them), and its plan.
-fn model(homes: &[(Home, bool)], slots: usize) -> (tempfile::NamedTempFile, Vec<Arc<Source>>, Plan) {
+pub fn model(homes: &[(Home, bool)], slots: usize) -> (tempfile::NamedTempFile, Vec<Arc<Source>>, Plan) {
     let mut bytes = vec![];
     let mut parts = vec![];
     for (n, &(home, outputs)) in homes.iter().enumerate() {
@@ -35,13 +35,13 @@ fn model(homes: &[(Home, bool)], slots: usize) -> (tempfile::NamedTempFile, Vec<
     (file, sources, plan)
 }
 
-fn options(kind: &str, faults: &str) -> io::Options {
+pub fn options(kind: &str, faults: &str) -> io::Options {
     let faults = (!faults.is_empty()).then(|| Arc::new(io::Faults::parse(faults).unwrap()));
     io::Options { kind: io::Kind::named(kind).unwrap(), depth: 3, faults }
 }
 
 /// Reads a panel and compares every byte.
-fn take(supply: &dyn Supply, n: usize, uses: u32) -> Result<()> {
+pub fn take(supply: &dyn Supply, n: usize, uses: u32) -> Result<()> {
     let mut seen = 0;
     supply.panel(n as u32, uses, &mut |bytes| {
         assert!(bytes.iter().enumerate().all(|(i, &b)| b == byte(n, i)), "panel {n} has other bytes");
@@ -51,14 +51,14 @@ fn take(supply: &dyn Supply, n: usize, uses: u32) -> Result<()> {
     Ok(())
 }
 
-const M: (Home, bool) = (Home::Memory, false);
-const S: (Home, bool) = (Home::Stream, false);
-const O: (Home, bool) = (Home::Stream, true);
+pub const M: (Home, bool) = (Home::Memory, false);
+pub const S: (Home, bool) = (Home::Stream, false);
+pub const O: (Home, bool) = (Home::Stream, true);
 const C: (Home, bool) = (Home::Cache, false);
-const D: (Home, bool) = (Home::Drive, false);
+pub const D: (Home, bool) = (Home::Drive, false);
 
 /// Panels of a pass, in order.
-fn streamed(homes: &[(Home, bool)], outputs: bool) -> Vec<usize> {
+pub fn streamed(homes: &[(Home, bool)], outputs: bool) -> Vec<usize> {
     let of = |o: bool| (0..homes.len()).filter(move |&n| homes[n] == (Home::Stream, o));
     of(false).chain(of(true).filter(|_| outputs)).collect()
 }
@@ -84,65 +84,6 @@ fn passes_bring_every_panel_whatever_the_ring_and_the_reader() {
             supply.bytes(0, 100, &mut row).unwrap();
             assert!(row.iter().enumerate().all(|(i, &b)| b == byte(0, 100 + i)));
         }
-    }
-}
-
-/// Rings and orders that change between passes, from none and to none, with panels read ahead that nobody wants then.
-#[test]
-fn rings_and_orders_change_between_passes() {
-    let mut homes = [D, M, S, O, S, M, S, S, M, O, S];
-    for kind in io::KINDS.iter().map(|k| k.0) {
-        let (_file, sources, mut plan) = model(&homes, 4);
-        let mut streamer = Streamer::open(&sources, &plan, &options(kind, "delay/5,seed=1")).unwrap();
-        let supply = streamer.supply();
-        (0..homes.len()).filter(|&n| homes[n] == M).for_each(|n| take(&*supply, n, 1).unwrap());
-        streamer.stream(&plan).unwrap();
-        for (round, slots) in [3, 8, 1, 5, 2, 8].into_iter().enumerate() {
-            streamer.resize(slots).unwrap();
-            assert_eq!(streamer.places(), slots);
-            for outputs in [round % 2 == 0, true] {
-                streamer.begin(outputs);
-                streamed(&homes, outputs).into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
-            }
-            // Every streamed panel is kept for a round, so that nothing comes any more.
-            let moved = streamed(&homes, true);
-            streamer.load(&moved.iter().map(|&n| n as u32).collect::<Vec<_>>()).unwrap();
-            moved.iter().for_each(|&n| take(&*supply, n, 1).unwrap());
-            let before = homes;
-            for (home, part) in homes.iter_mut().zip(&mut plan.parts) {
-                home.0 = if home.0 == Home::Stream { Home::Memory } else { home.0 };
-                part.home = home.0;
-            }
-            streamer.stream(&plan).unwrap();
-            streamer.begin(true);
-            assert!(matches!(take(&*supply, 2, 1), Err(Error::Engine(_))), "the reading has ended");
-            homes = before;
-            plan.parts.iter_mut().zip(&homes).for_each(|(part, home)| part.home = home.0);
-            streamer.stream(&plan).unwrap();
-        }
-    }
-}
-
-/// A reader that is refused when the ring changes: whoever asks is told at once, until one can be had.
-#[test]
-fn a_reader_that_is_refused_can_be_tried_again() {
-    let homes = [S, O, S];
-    let (_file, sources, plan) = model(&homes, 2);
-    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "open@2,open@3,open@5")).unwrap();
-    let supply = streamer.supply();
-    streamer.stream(&plan).unwrap();
-    for (slots, again) in [(1, 2), (3, 1)] {
-        assert!(matches!(streamer.resize(slots), Err(Error::Limit(_))));
-        for left in (0..again).rev() {
-            streamer.begin(true);
-            assert!(matches!(take(&*supply, 0, 1), Err(Error::Engine(_))), "nothing is read");
-            assert_eq!(streamer.stream(&plan).is_ok(), left == 0);
-        }
-        for outputs in [true, false, true] {
-            streamer.begin(outputs);
-            streamed(&homes, outputs).into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
-        }
-        assert_eq!(streamer.places(), slots);
     }
 }
 

@@ -1,16 +1,19 @@
 //! Memory that becomes short while a model runs: the same text at every level, what was given back comes back, and new
 //! work is refused or waits.
 
+#[path = "common/passes.rs"]
+mod passes;
 #[path = "common/pressure.rs"]
 mod pressure;
 #[path = "common/requests.rs"]
 mod requests;
 
 use air_rs::config::Size;
-use air_rs::engine::{Chunk, Engine, Event, Level, LoadOptions, Outputs, Request, Runner, load};
+use air_rs::engine::{Engine, Event, Level, LoadOptions, Request, load};
 use air_rs::error::Error;
 use air_rs::format::{Catalogue, gguf};
 use air_rs::io;
+use passes::history;
 use pressure::{PLENTY, SHORT, Script, reached};
 use requests::{engine, greedy, ids, tokens};
 use std::path::Path;
@@ -137,31 +140,6 @@ fn half() -> u64 {
     (mib.parse::<u64>().unwrap() + 3) << 20
 }
 
-/// Some passes over two sequences; the bits of all logits. `between` is called before each pass.
-fn history(runner: &mut Runner, mut between: impl FnMut(&mut Runner, usize)) -> Vec<u32> {
-    let (a, b) = (runner.kv().create(), runner.kv().create());
-    let text: Vec<u32> = (0..40).map(|i| 3 + i * 5 % 60).collect();
-    let chunk = |seq, tokens, outputs| Chunk { seq, tokens, outputs };
-    let mut seen = vec![];
-    for (i, chunks) in [
-        vec![chunk(a, &text[..24], Outputs::None)],
-        vec![chunk(a, &text[24..30], Outputs::Last), chunk(b, &text[..11], Outputs::None)],
-        vec![chunk(a, &text[30..31], Outputs::Last), chunk(b, &text[11..12], Outputs::Last)],
-        vec![chunk(b, &text[12..30], Outputs::All)],
-        vec![chunk(a, &text[31..32], Outputs::Last)],
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        between(runner, i);
-        runner.run(chunks).unwrap();
-        seen.extend(runner.logits().iter().map(|x| x.to_bits()));
-    }
-    runner.kv().release(a);
-    runner.kv().release(b);
-    seen
-}
-
 #[test]
 fn weights_go_and_come_back_between_passes_and_the_bits_are_the_same() {
     let _alone = alone();
@@ -239,7 +217,7 @@ fn resident() -> u64 {
     statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// Much more than a count of pages that lags behind, and than what other tests of this file hold.
+/// What is given back is much more than a count of pages that lags behind may be wrong by.
 #[test]
 #[cfg(target_os = "linux")]
 fn memory_goes_back_to_the_system_and_nothing_leaks() {

@@ -1,11 +1,15 @@
 //! Models that are larger than their memory: the same bits as resident ones, on every reader and on drives that fail.
 
+#[path = "common/passes.rs"]
+mod passes;
+
 use air_rs::config::Size;
 use air_rs::engine::{Chunk, Engine, Event, FinishReason, LoadOptions, Outputs, Request, Runner, load};
 use air_rs::error::Error;
 use air_rs::format::{Catalogue, gguf};
 use air_rs::io;
 use air_rs::sample::Params;
+use passes::history;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,37 +63,18 @@ fn bits(runner: &mut Runner) -> Vec<u32> {
     runner.logits().iter().map(|x| x.to_bits()).collect()
 }
 
-/// Prompts in chunks with and without logits, two sequences, single tokens.
-fn history(runner: &mut Runner) -> Vec<u32> {
-    let (a, b) = (runner.kv().create(), runner.kv().create());
-    let tokens: Vec<u32> = (0..40).map(|i| 3 + i * 5 % 60).collect();
-    let mut seen = vec![];
-    let chunk = |seq, tokens, outputs| Chunk { seq, tokens, outputs };
-    for chunks in [
-        vec![chunk(a, &tokens[..24], Outputs::None)],
-        vec![chunk(a, &tokens[24..30], Outputs::Last), chunk(b, &tokens[..11], Outputs::None)],
-        vec![chunk(a, &tokens[30..31], Outputs::Last), chunk(b, &tokens[11..12], Outputs::Last)],
-        vec![chunk(b, &tokens[12..30], Outputs::All)],
-        vec![chunk(a, &tokens[31..32], Outputs::Last)],
-    ] {
-        runner.run(chunks).unwrap();
-        seen.extend(bits(runner));
-    }
-    seen
-}
-
 #[test]
 fn streamed_weights_give_the_bits_of_resident_ones() {
     let _alone = alone();
     let mut resident = load(&catalogue(), &options(None, "auto", ""), &mut |_, _| ()).unwrap().1;
     assert!(!resident.residence().plan.streams());
-    let want = history(&mut resident);
+    let want = history(&mut resident, |_, _| ());
     for kind in io::KINDS.iter().map(|k| k.0) {
         for (more, faults) in [(0, ""), (1, "delay/7,short/5,eagain/6,eintr/6,seed=3"), (1, "no-direct")] {
             let options = options(Some(smallest(&catalogue()) + (more << 20)), kind, faults);
             let mut runner = load(&catalogue(), &options, &mut |_, _| ()).unwrap().1;
             assert!(runner.residence().plan.streamed() > 0, "{more}");
-            assert!(history(&mut runner) == want, "{kind} {faults}");
+            assert!(history(&mut runner, |_, _| ()) == want, "{kind} {faults}");
             let counters = runner.stream().counters();
             assert!(counters.bytes > 4 * runner.residence().plan.streamed(), "{counters:?}");
         }
@@ -220,13 +205,13 @@ fn cached_experts_give_the_bits_of_resident_ones() {
     let _alone = alone();
     for (shape, quant, layers) in [("tiny-qwen3moe", "Q4_K_M", 24), ("tiny-mixtral", "F16", 6)] {
         let catalogue = mixture(shape, quant, layers);
-        let want = history(&mut load(&catalogue, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1);
+        let want = history(&mut load(&catalogue, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1, |_, _| ());
         let run = |more: u64, kind: &str, faults: &str| {
             let options = options(Some(smallest(&catalogue) + (more << 20)), kind, faults);
             let mut runner = load(&catalogue, &options, &mut |_, _| ()).unwrap().1;
             let cache = &runner.residence().plan.cache;
             let (places, experts) = (cache.places, cache.experts.len());
-            assert!(history(&mut runner) == want, "{shape} {more} {kind} {faults}");
+            assert!(history(&mut runner, |_, _| ()) == want, "{shape} {more} {kind} {faults}");
             let counters = runner.stream().counters();
             assert!(experts == 0 || counters.hits + counters.misses > 0, "{counters:?}");
             assert!(counters.missed > 0 || experts == 0, "{counters:?}");
@@ -247,9 +232,9 @@ fn cached_experts_give_the_bits_of_resident_ones() {
 fn a_model_in_memory_can_be_streamed_too() {
     let _alone = alone();
     let demo = air_rs::engine::demo().unwrap();
-    let want = history(&mut load(&demo, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1);
+    let want = history(&mut load(&demo, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1, |_, _| ());
     let mut streamed = load(&demo, &options(Some(smallest(&demo)), "auto", ""), &mut |_, _| ()).unwrap().1;
-    assert!(streamed.residence().plan.streams() && history(&mut streamed) == want);
+    assert!(streamed.residence().plan.streams() && history(&mut streamed, |_, _| ()) == want);
 }
 
 /// Each read fails, alone or with the 200 after it: loading or the request ends with an error that names the file, or

@@ -46,7 +46,8 @@ pub struct LoadOptions {
     pub drive_rate: Option<f64>,
     /// Rows of one batch: longer prompts are read in chunks.
     pub max_rows: usize,
-    /// Rows of one pass whose logits are wanted, at most: whoever evaluates texts wants many; never fewer than sequences.
+    /// Rows of one pass whose logits are wanted, at most: whoever evaluates texts wants many; never fewer than
+    /// sequences.
     pub max_outputs: usize,
     /// Format of keys in the sequence state (F32, F16, Q8_0, Q4_0); F16, or F32 when `exact`, if not given.
     pub k_type: Option<Kind>,

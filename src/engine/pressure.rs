@@ -6,8 +6,8 @@
 //! weights are given back up to the mark above it. The way back is slow: only after a while of readings above the upper
 //! mark, one level at a time, weights in steps that delay a pass little. Between the marks nothing changes.
 //!
-//! A budget that was asked for may be all there is: a limit as large as the budget leaves nothing free, and all is well.
-//! So as long as what is free and what the process holds are together what was promised to it, nothing is short, and
+//! A budget that was asked for may be all there is: a limit as large as the budget leaves nothing free, and all is
+//! well. So as long as what is free and what the process holds are together what was promised to it, nothing is short, and
 //! what was given back fits again; taking and giving do not change that sum.
 //!
 //! A pure state machine: what is free and what there is to give are told to it, as is the time. What it says is done by

@@ -171,8 +171,8 @@ impl Residence {
         self.drive.as_ref().map(|d| d.best.rate)
     }
 
-    /// A pass has brought so many bytes. A drive that is so much faster than it was when it was probed (its first reads of
-    /// a file that nobody read for long may be slow) is asked again by the next program.
+    /// A pass has brought so many bytes. A drive that is so much faster than it was when it was probed (its first reads
+    /// of a file that nobody read for long may be slow) is asked again by the next program.
     pub(super) fn brought(&mut self, bytes: u64, time: Duration) {
         if !self.outdated
             && let Some(drive) = self.drive.as_ref().filter(|d| is_outdated(d, bytes, time))

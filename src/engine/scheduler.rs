@@ -14,8 +14,8 @@
 //! The state of a generation stays when it has ended, until its place or its pages are needed: a request that begins
 //! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same.
 //!
-//! Between passes, and while nothing comes, `relief` looks whether memory is short; new work is refused while it is very
-//! short, or waits where it said so.
+//! Between passes, and while nothing comes, `relief` looks whether memory is short; new work is refused while it is
+//! very short, or waits where it said so.
 
 use super::job::{Bounds, Job, Progress};
 use super::relief::{Kept, Relief};

@@ -179,8 +179,8 @@ pub trait Backend: Send {
     /// brings it to its old place again through the supply.
     ///
     /// # Errors
-    /// What the supply returned, and then it stays where it was; `Unsupported` for what was not kept when the weight was
-    /// loaded, or cannot be moved.
+    /// What the supply returned, and then it stays where it was; `Unsupported` for what was not kept when the weight
+    /// was loaded, or cannot be moved.
     fn rehome(&mut self, weight: WeightId, panel: &Panel) -> Result<()>;
 
     /// Prepares a program for launches.

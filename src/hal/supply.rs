@@ -10,7 +10,7 @@ use std::ops::Range;
 /// Where a panel is between launches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {
-    /// In the backend's memory and layout, from loading on.
+    /// In the backend's memory and layout.
     Memory,
     /// On the drive. It comes in each pass that needs it, in the order of use.
     Stream,

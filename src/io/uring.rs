@@ -7,8 +7,8 @@
 //! sure of it with true reads.
 //!
 //! No more than `depth` reads are in the kernel's hands; the others wait here. Memory that the kernel may still write
-//! to is never given back: dropping waits for it, and for a drive that never answers leaves it. Reads belong to the thread that submits them; when it ends, the
-//! kernel gives them up, and they are begun again by whoever waits.
+//! to is never given back: dropping waits for it, and for a drive that never answers leaves it. Reads belong to the
+//! thread that submits them; when it ends, the kernel gives them up, and they are begun again by whoever waits.
 
 use super::faults::Refusal;
 use super::memory::{ALIGN, Area, Slot, slots};
@@ -133,7 +133,8 @@ impl Uring {
         Ok(())
     }
 
-    /// Reads the beginning of every file; where that fails with what is registered, without, and the error is of before.
+    /// Reads the beginning of every file; where that fails with what is registered, without, and the error is of
+    /// before.
     fn try_files(&mut self, mut scratch: Arc<Slot>) -> io::Result<Option<io::Error>> {
         let mut fallen = None;
         let mut source = 0;

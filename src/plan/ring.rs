@@ -28,8 +28,8 @@ impl Plan {
         (self.slots as u64).saturating_mul(self.slot_bytes)
     }
 
-    /// Places of the ring while memory is short: those of a small budget. Fewer would leave the drive waiting, which costs
-    /// more than the weights that their bytes could keep.
+    /// Places of the ring while memory is short: those of a small budget. Fewer would leave the drive waiting, which
+    /// costs more than the weights that their bytes could keep.
     pub fn small_ring(&self) -> usize {
         places(0, self.slot_bytes, self.parts.len()).min(self.slots)
     }

@@ -1,8 +1,8 @@
 //! Which panels come in which order, and through which ring; both change between passes when memory does.
 //!
 //! A new order drops what was read ahead by the old one. A new ring has a new reader, since the system holds the places
-//! that the old one was opened with for as long as that one lives. The old one goes first: where memory is short there is
-//! none for both. Where the new one is refused nothing is read, and those who ask are told, until it is tried again.
+//! that the old one was opened with for as long as that one lives. The old one goes first: where memory is short there
+//! is none for both. Where the new one is refused nothing is read, and those who ask are told, until it is tried again.
 
 use super::cache::Cache;
 use super::{Content, State, Streamer, lock};

@@ -1,7 +1,7 @@
 //! One launch: the steps of a schedule on all rows of a batch.
 //!
-//! Everything that a batch or a binding could get wrong (a token beyond the table, a page that is not there, a weight of
-//! another shape) is checked here and is an error, so the kernels below may rely on shapes. Rows are independent of
+//! Everything that a batch or a binding could get wrong (a token beyond the table, a page that is not there, a weight
+//! of another shape) is checked here and is an error, so the kernels below may rely on shapes. Rows are independent of
 //! each other in every step; work goes to the pool when there is enough of it.
 
 use super::attend::{Attend, Queries};

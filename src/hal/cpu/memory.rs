@@ -65,8 +65,8 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(self.start, self.len + PAD) }
     }
 
-    /// Gives the system back what lies wholly in a range; it reads as zeros from now on, and costs memory again where it
-    /// is written.
+    /// Gives the system back the pages that lie wholly in a range; they read as zeros from now on, and cost memory again
+    /// where they are written.
     ///
     /// # Panics
     /// Where the range leaves the area.
@@ -75,8 +75,8 @@ impl Memory {
         let page = rustix::param::page_size();
         let (from, to) = (range.start.next_multiple_of(page), range.end / page * page);
         if from < to {
-            // SAFETY: whole pages of the mapping, which is borrowed uniquely: nobody reads or writes them meanwhile, and
-            // zeros are as good as any bytes.
+            // SAFETY: whole pages of the mapping, which is borrowed uniquely: nobody reads or writes them meanwhile,
+            // and zeros are as good as any bytes.
             unsafe {
                 let start = self.start.add(from).cast();
                 // Of a huge page that is given back in part nothing would become free: this splits it.

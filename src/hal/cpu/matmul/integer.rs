@@ -5,7 +5,8 @@
 //! loaded once and several independent sums run side by side. One, two, four or eight activation rows are served
 //! straight from the weights. Other numbers go in tiles over a few blocks: the first tile reads the weights and, as it
 //! goes, leaves them unpacked in the nearest cache, where the others find them. Offsets and minima cost a product of
-//! pairs for two sub-blocks, because activations carry minus their sums. All ways compute every output by the same exact integers and the same float operations in the same order.
+//! pairs for two sub-blocks, because activations carry minus their sums. All ways compute every output by the same exact integers
+//! and the same float operations in the same order.
 
 #![expect(clippy::needless_range_loop, reason = "an index runs through several arrays at once")]
 

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 archs=(80 86 89 90 100 120)
 # Kernels that decide how fast a model runs, by the beginning of their name.
-hot='^(matvec|matmul|attention)'
+hot='^(matvec|matmul|attend)'
 
 out=$(cargo build --features cuda --message-format=json | grep '"build-script-executed"' | grep 'air-rs@' |
     sed 's/.*"out_dir":"\([^"]*\)".*/\1/')

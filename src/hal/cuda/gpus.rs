@@ -4,6 +4,7 @@
 //! management library only adds what it knows. No context is made, so that asking costs no memory of the GPU.
 
 use super::ptx;
+use crate::error::Error;
 use crate::hal::gpu::{Gpu, Gpus};
 use cudarc::driver::result::{self, DriverError, device};
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUresult};
@@ -14,7 +15,7 @@ use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 ///
 /// # Errors
 /// Why there is none for air, in words.
-fn driver() -> Result<i32, String> {
+pub(super) fn driver() -> Result<i32, String> {
     // SAFETY: opens a library by its well-known name; its constructors are the driver's own.
     if !unsafe { sys::is_culib_present() } {
         return Err("no NVIDIA driver is here (libcuda cannot be loaded)".into());
@@ -85,14 +86,14 @@ fn card(index: i32, nvml: Option<&Nvml>) -> Result<Gpu, DriverError> {
 }
 
 /// Compute capability: 90 for 9.0.
-fn capability(gpu: CUdevice) -> Result<u32, DriverError> {
+pub(super) fn capability(gpu: CUdevice) -> Result<u32, DriverError> {
     let major = attribute(gpu, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(gpu, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     Ok(10 * major + minor)
 }
 
 /// A property of a GPU that is a count.
-fn attribute(gpu: CUdevice, which: CUdevice_attribute) -> Result<u32, DriverError> {
+pub(super) fn attribute(gpu: CUdevice, which: CUdevice_attribute) -> Result<u32, DriverError> {
     // SAFETY: the device comes from the driver.
     unsafe { device::get_attribute(gpu, which) }.map(|n| n as u32)
 }
@@ -111,4 +112,9 @@ fn words(e: DriverError) -> String {
     let text = |s: Result<&std::ffi::CStr, DriverError>| s.map(|s| s.to_string_lossy().into_owned()).ok();
     let name = text(e.error_name()).unwrap_or_else(|| format!("{:?}", e.0));
     text(e.error_string()).map_or(name.clone(), |s| format!("{name}: {s}"))
+}
+
+/// The driver could not do something.
+pub(super) fn failed(what: &str, e: DriverError) -> Error {
+    Error::Engine(format!("the GPU's driver cannot {what}: {}", words(e)))
 }

@@ -1,0 +1,83 @@
+//! What the CUDA backend needs of a device: memory, copies, kernels, all in the order of one stream.
+//!
+//! Two implement it: `device` over the CUDA driver, and the tests' emulator, which runs the same kernel sources
+//! compiled for the host. So everything above this line runs in the tests of a machine without a GPU.
+
+use crate::error::Result;
+
+/// An address in the device's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Address(pub u64);
+
+/// Blocks and threads of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks in each dimension; 65535 at most in the second and third.
+    pub blocks: [u32; 3],
+    /// Threads of a block, a multiple of 32.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
+/// What kernels are chosen and sized by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Properties {
+    /// `NVIDIA H200`
+    pub name: String,
+    /// Compute capability: 90 for 9.0.
+    pub capability: u32,
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Most bytes of shared memory that a block may ask for.
+    pub shared: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// How many of them are free.
+    pub free: u64,
+}
+
+/// A device. Work is done in the order in which it is asked for; an error may concern earlier work.
+pub trait Driver: Send + std::fmt::Debug {
+    /// What the device is.
+    ///
+    /// # Errors
+    /// `Engine` when it is lost; so do all others.
+    fn properties(&self) -> Result<Properties>;
+    /// Memory, aligned to 256 bytes, filled with zeros.
+    ///
+    /// # Errors
+    /// `Limit` when there is not so much.
+    fn alloc(&mut self, bytes: u64) -> Result<Address>;
+    /// Gives memory of `alloc` back, once the work before it has ended.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn free(&mut self, at: Address) -> Result<()>;
+    /// Copies to the device; `bytes` may change as soon as this returns.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()>;
+    /// Copies from the device, after all work before it.
+    ///
+    /// # Errors
+    /// As `properties`, and those of that work.
+    fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()>;
+    /// Copies between two places of the device that do not overlap.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn copy(&mut self, from: Address, to: Address, bytes: u64) -> Result<()>;
+    /// `kernel` is a symbol of `kernels/*.cu`; its only parameter is a struct, passed by value, whose bytes are `args`.
+    ///
+    /// # Errors
+    /// As `properties`; `Unsupported` where the device cannot run it.
+    fn launch(&mut self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<()>;
+    /// Waits for everything.
+    ///
+    /// # Errors
+    /// As `properties`, and those of the work.
+    fn wait(&mut self) -> Result<()>;
+}

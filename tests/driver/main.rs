@@ -1,0 +1,197 @@
+//! The CUDA driver as air uses it, over a fake one (`fake.c`, built here by the C compiler): what is said of GPUs that
+//! cannot be used, memory, copies through pinned memory, launches, and errors. No GPU is needed, and none is used.
+//!
+//! The driver is loaded by its name, once in a process. So each case runs in one of its own: the program, or this test
+//! again, with the fake in the loader's path.
+
+use air_rs::error::Error;
+use air_rs::hal::cuda::{Device, Driver, Grid, ptx};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// Set in a process whose driver is the fake.
+const INSIDE: &str = "FAKE_IS_HERE";
+
+/// The folder with the fake `libcuda.so`.
+fn fake() -> &'static PathBuf {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fake-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/driver/fake.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", source, "-o"]).arg(dir.join("libcuda.so"));
+        let built = cc.output().expect("a C compiler");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        dir
+    })
+}
+
+fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().env("LD_LIBRARY_PATH", fake()).env(INSIDE, "1");
+    command.envs(env.iter().copied()).output().unwrap()
+}
+
+/// Runs the rest of the test named `name` in a process of its own, and gives what that said; `None` inside it.
+fn outside(name: &str, env: &[(&str, &str)]) -> Option<String> {
+    if std::env::var_os(INSIDE).is_some() {
+        return None;
+    }
+    let me = std::env::current_exe().unwrap();
+    let out = run(me.to_str().unwrap(), &[name, "--exact", "--nocapture"], env);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.contains("1 passed"), "{said}");
+    Some(said)
+}
+
+fn air(args: &[&str], env: &[(&str, &str)]) -> (bool, String, String) {
+    let out = run(env!("CARGO_BIN_EXE_air"), args, env);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (out.status.success(), text(out.stdout), text(out.stderr))
+}
+
+fn devices(env: &[(&str, &str)]) -> Value {
+    serde_json::from_str(&air(&["devices", "--json"], env).1).unwrap()
+}
+
+#[test]
+fn gpus_are_listed_as_the_driver_describes_them() {
+    let json = devices(&[("FAKE_COUNT", "2")]);
+    assert_eq!(json["driver"], "CUDA 13.0", "the management library is not there, and so does not name it");
+    let gpu = &json["gpus"][1];
+    assert_eq!((&gpu["device"], &gpu["name"]), (&"cuda:1".into(), &"Fake 1".into()));
+    assert_eq!((&gpu["compute_capability"], &gpu["memory_bytes"]), (&"9.0".into(), &(1 << 30).into()));
+    assert_eq!((&gpu["runs"], &gpu["free_bytes"]), (&true.into(), &Value::Null));
+    let json = devices(&[("FAKE_CAPABILITY", "75")]);
+    assert_eq!((&json["gpus"][0]["runs"], json["gpus"][1].is_null()), (&false.into(), true));
+}
+
+/// Each is why there is no GPU, an error for who wants one, and no more than a line for who does not.
+#[test]
+fn what_cannot_be_used_is_said_and_the_processor_runs() {
+    let old = "the NVIDIA driver is older than air's kernels: this one knows CUDA 12.8; they need r580 or newer";
+    let cases: [(&str, &str, &str); 5] = [
+        ("FAKE_VERSION", "12080", old),
+        ("FAKE_INIT", "100", "the NVIDIA driver shows no GPU"),
+        ("FAKE_COUNT", "0", "the NVIDIA driver shows no GPU"),
+        ("FAKE_INIT", "999", "the NVIDIA driver does not start (CUDA_ERROR_OTHER: in the fake's words)"),
+        ("FAKE_CAPABILITY", "75", "Fake 0: compute capability 7.5; air needs 8.0"),
+    ];
+    for (name, value, why) in cases {
+        let env = &[(name, value)];
+        let generate = |device| air(&["generate", "-p", "x", "-n", "1", "--device", device], env);
+        let (done, _, notes) = generate("cuda");
+        assert!(!done && notes.contains(&format!("error: --device cuda is not supported: {why}; use")), "{notes}");
+        let (done, _, notes) = generate("auto");
+        assert!(done && notes.contains(&format!("not on a GPU: {why}\n")), "{notes}");
+        assert!(notes.contains("device: cpu: "), "{notes}");
+        if name != "FAKE_CAPABILITY" {
+            assert_eq!(devices(env)["no_gpu"], why);
+        }
+    }
+}
+
+/// Bytes that differ from place to place and from `salt` to `salt`.
+fn pattern(n: usize, salt: usize) -> Vec<u8> {
+    (0..n).map(|i| ((i * 7 + salt * 131) ^ (i >> 9)) as u8).collect()
+}
+
+#[test]
+fn what_is_sent_comes_back() {
+    if outside("what_is_sent_comes_back", &[]).is_some() {
+        return;
+    }
+    let mut device = Device::open(0).unwrap();
+    let properties = device.properties().unwrap();
+    assert_eq!((properties.name.as_str(), properties.capability), ("Fake 0", 90));
+    assert_eq!((properties.multiprocessors, properties.shared), (132, 227 << 10));
+    // Around the size of the pinned memory, and below.
+    for n in [0, 1, 300, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, (13 << 20) + 3] {
+        let sent = pattern(n, n);
+        let at = device.alloc(n as u64).unwrap();
+        let mut back = vec![1; n];
+        device.download(at, &mut back).unwrap();
+        assert!(back.iter().all(|b| *b == 0), "fresh memory is zero");
+        device.upload(at, &sent).unwrap();
+        let other = device.alloc(n as u64).unwrap();
+        device.copy(at, other, n as u64).unwrap();
+        device.download(other, &mut back).unwrap();
+        assert!(back == sent, "{n} bytes");
+        device.free(at).unwrap();
+        device.free(other).unwrap();
+    }
+    // Many small ones, more than the pinned memory holds, before anything waits: none is overwritten too early.
+    let places: Vec<_> = (0..3000).map(|_| device.alloc(5000).unwrap()).collect();
+    for (i, at) in places.iter().enumerate() {
+        let mut bytes = pattern(5000, i);
+        device.upload(*at, &bytes).unwrap();
+        bytes.fill(0);
+    }
+    for (i, at) in places.iter().enumerate() {
+        let mut back = vec![0; 5000];
+        device.download(*at, &mut back).unwrap();
+        assert!(back == pattern(5000, i), "piece {i}");
+    }
+    // What is not ours is refused, and everything goes on.
+    let at = device.alloc(64).unwrap();
+    let error = device.upload(at, &[0; 65]).unwrap_err().to_string();
+    assert!(error.contains("cannot copy to the GPU: CUDA_ERROR_OTHER"), "{error}");
+    device.upload(at, &[7; 64]).unwrap();
+    assert_eq!(device.properties().unwrap().free, (1 << 30) - 3000 * 5000 - 64);
+}
+
+#[test]
+fn too_little_memory_says_how_much_there_is() {
+    if outside("too_little_memory_says_how_much_there_is", &[("FAKE_FREE", "1000000")]).is_some() {
+        return;
+    }
+    let mut device = Device::open(0).unwrap();
+    let held = device.alloc(400_000).unwrap();
+    let error = device.alloc(700_000).unwrap_err();
+    assert!(matches!(&error, Error::Limit(_)), "{error:?}");
+    assert_eq!(error.to_string(), "Fake 0 has 600000 bytes free; 700000 are needed");
+    device.free(held).unwrap();
+    device.alloc(700_000).unwrap();
+}
+
+#[test]
+fn a_lost_gpu_is_an_error_of_every_call_that_waits() {
+    if outside("a_lost_gpu_is_an_error_of_every_call_that_waits", &[("FAKE_SYNC", "700")]).is_some() {
+        return;
+    }
+    let mut device = Device::open(0).unwrap();
+    let at = device.alloc(8).unwrap();
+    for error in [device.wait().unwrap_err(), device.download(at, &mut [0; 8]).unwrap_err()] {
+        assert!(matches!(&error, Error::Engine(_)), "{error:?}");
+        assert!(error.to_string().contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{error}");
+    }
+}
+
+#[test]
+fn a_launch_has_its_grid_and_its_argument() {
+    let grid = Grid { blocks: [3, 2, 1], threads: 64, shared: 100_000 };
+    let entry = ptx::MODULES.iter().flat_map(|m| m.entries).next();
+    if let Some(said) = outside("a_launch_has_its_grid_and_its_argument", &[("FAKE_TOLD", "1")]) {
+        if let Some(kernel) = entry {
+            let launch = format!("launch {} 3 2 1, 64 threads, 100000 shared, first byte 9\n", kernel.name);
+            assert_eq!(said.matches(&launch).count(), 2, "{said}");
+            let shared = format!("shared {} 100000\n", kernel.name);
+            assert_eq!(said.matches(&shared).count(), 1, "more than 48 KiB are asked for, once: {said}");
+        }
+        return;
+    }
+    let mut device = Device::open(0).unwrap();
+    let error = device.launch("no_such_kernel", grid, &[]).unwrap_err().to_string();
+    assert!(error.contains("no_such_kernel"), "{error}");
+    if let Some(kernel) = entry {
+        let mut args = vec![0; kernel.args];
+        args[0] = 9;
+        device.launch(kernel.name, grid, &args).unwrap();
+        device.launch(kernel.name, grid, &args).unwrap();
+        let error = device.launch(kernel.name, grid, &args[1..]).unwrap_err().to_string();
+        assert!(error.contains(&format!("takes {} bytes", kernel.args)), "{error}");
+    }
+}

@@ -47,6 +47,7 @@ cuda_tests() {
     local shown='^(test |     Running|error|warning)|skipped:|panicked|FAILED|failures:'
     cargo test --features cuda --lib hal:: -- --show-output 2>&1 | tee -a "$log" | grep -E "$shown"
     cargo test --features cuda --test devices --test driver -- --show-output 2>&1 | tee -a "$log" | grep -E "$shown"
+    cargo test --features cuda --test cuda 2>&1 | tee -a "$log" | grep -E "$shown"
 }
 
 step "formatting" cargo fmt --check

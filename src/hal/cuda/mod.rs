@@ -1,14 +1,208 @@
-//! NVIDIA GPUs.
+//! NVIDIA GPUs: the CUDA backend.
 //!
-//! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver and `staging`, `ptx` has the kernels,
-//! `gpus` what the driver shows. It does not know model families, files or requests.
+//! Weights lie on the device in the blocks of the file and are decoded in registers by the kernels of `kernels/`;
+//! activations are quantised to eight bits once for all products that read them; keys and values lie in pages. All
+//! work goes into one stream, in order; nothing is allocated, and the host waits for nothing, between passes' reads.
+//!
+//! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver and `staging`, `kernels` has a
+//! typed launcher for each kernel, `memory` says where values lie, `rows` what kernels must know of a batch, `state` how
+//! pages lie, `launch` which kernels an op becomes; `ptx` has the kernels as they were compiled, `gpus` what the driver
+//! shows. Sums are float32 in a fixed order, so a launch on the same device gives the same bits each time. The tests run
+//! the same kernels, compiled for the host, behind `Driver`.
+//!
+//! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
+//! not be read is NaN.
 
 mod device;
 mod driver;
 mod gpus;
+pub mod kernels;
+mod launch;
+mod memory;
 pub mod ptx;
+mod rows;
 mod staging;
+mod state;
+mod weights;
 
 pub use device::Device;
 pub use driver::{Address, Driver, Grid, Properties};
 pub use gpus::gpus;
+
+use super::{Backend, Batch, Bindings, Panel, ProgramId, Reservation, Supply, WeightDesc, WeightId};
+use crate::error::{Error, Result};
+use crate::op::{CarryId, Op, Program, Rope};
+use memory::{Buffer, Limits, Needs, Values};
+use rows::Rows;
+use state::Pages;
+use std::cell::RefCell;
+use std::sync::Arc;
+use weights::Weight;
+
+/// The backend.
+#[derive(Debug)]
+pub struct Cuda {
+    driver: RefCell<Box<dyn Driver>>,
+    properties: Properties,
+    weights: Vec<Weight>,
+    programs: Vec<Program>,
+    needs: Needs,
+    values: Values,
+    rows: Rows,
+    state: Vec<Pages>,
+    /// Angles at position 1 of each pair, in float64, for each kind of rotation that was used.
+    frequencies: Vec<(Rope, Option<WeightId>, Buffer)>,
+    /// What failed where there was nobody to tell.
+    failed: RefCell<Option<Error>>,
+}
+
+impl Cuda {
+    /// A backend on a device.
+    ///
+    /// # Errors
+    /// `Engine` when the device is lost.
+    pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
+        Ok(Cuda {
+            properties: driver.properties()?,
+            driver: RefCell::new(driver),
+            weights: vec![],
+            programs: vec![],
+            needs: Needs::default(),
+            values: Values::default(),
+            rows: Rows::default(),
+            state: vec![],
+            frequencies: vec![],
+            failed: RefCell::new(None),
+        })
+    }
+
+    /// Keeps an error for the next launch.
+    fn keep(&self, done: Result<()>) {
+        if let Err(e) = done {
+            self.failed.borrow_mut().get_or_insert(e);
+        }
+    }
+
+    /// What a program needs beside weights.
+    ///
+    /// # Errors
+    /// `Unsupported` for an attention whose heads do not fit into a multiprocessor's memory.
+    fn needs_of(&self, program: &Program) -> Result<Needs> {
+        let mut needs = Needs { arena: program.arena_width, ..Needs::default() };
+        for op in &program.ops {
+            let width = |v| program.value(v).width;
+            match op {
+                Op::MatMul { x, .. } => needs.quantised = needs.quantised.max(width(*x)),
+                Op::ExpertMatMul { x, ids, weight, .. } => {
+                    needs.quantised = needs.quantised.max(width(*x));
+                    needs.slots = needs.slots.max(width(*ids));
+                    needs.experts = needs.experts.max(program.weights[weight.0 as usize].shape[2]);
+                }
+                Op::Attend { attention, .. } => {
+                    launch::Blocks::of(attention, rows::TILE as u32, self.properties.shared)?;
+                    needs.split = needs.split.max(attention.heads * (attention.v_dim + 2));
+                }
+                _ => {}
+            }
+        }
+        Ok(needs)
+    }
+
+    /// Bytes of the words of a batch.
+    fn rows_bytes(r: &Reservation) -> u64 {
+        Rows::bytes(Limits::of(r).pass, r.kv.groups.iter().map(|g| g.pages))
+    }
+}
+
+impl Backend for Cuda {
+    fn description(&self) -> String {
+        format!("cuda: {}", self.properties.name)
+    }
+
+    fn load(&mut self, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId> {
+        self.weights.push(Weight::load(&mut **self.driver.get_mut(), weight, &**supply)?);
+        Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn rehome(&mut self, _: WeightId, panel: &Panel) -> Result<()> {
+        let what = format!("another home for panel {} on a CUDA device", panel.number);
+        Err(Error::Unsupported { what, instead: "it keeps all weights".into() })
+    }
+
+    fn compile(&mut self, program: &Program) -> Result<ProgramId> {
+        self.needs = self.needs.max(self.needs_of(program)?);
+        self.programs.push(program.clone());
+        Ok(ProgramId(self.programs.len() as u32 - 1))
+    }
+
+    fn workspace(&self, r: &Reservation) -> u64 {
+        self.needs.total(r.carries, Limits::of(r)).saturating_add(Self::rows_bytes(r))
+    }
+
+    fn reserve(&mut self, r: &Reservation) -> Result<()> {
+        let d = &mut **self.driver.get_mut();
+        self.values.free(d)?;
+        self.state.drain(..).try_for_each(|mut pages| pages.free(d))?;
+        self.values = Values::new(d, self.needs, r.carries, Limits::of(r))?;
+        self.rows.reserve(d, Self::rows_bytes(r))?;
+        for group in &r.kv.groups {
+            self.state.push(Pages::new(d, r.kv, group)?);
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()> {
+        if let Some(e) = self.failed.take() {
+            return Err(e);
+        }
+        launch::run(self, program, bindings, batch)
+    }
+
+    fn read(&self, carry: CarryId, out: &mut [f32]) {
+        let mut bytes = vec![0; out.len() * 4];
+        let done = self.driver.borrow_mut().download(self.values.carry(carry).at, &mut bytes);
+        match done {
+            Ok(()) => {
+                let words = bytes.as_chunks::<4>().0.iter();
+                out.iter_mut().zip(words).for_each(|(x, b)| *x = f32::from_le_bytes(*b));
+            }
+            Err(_) => out.fill(f32::NAN),
+        }
+        self.keep(done);
+    }
+
+    fn write(&mut self, carry: CarryId, values: &[f32]) {
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let done = self.driver.get_mut().upload(self.values.carry(carry).at, &bytes);
+        self.keep(done);
+    }
+
+    fn copy_page(&mut self, group: usize, from: u32, to: u32) {
+        let done = self.state[group].copy(&mut **self.driver.get_mut(), from, to);
+        self.keep(done);
+    }
+
+    /// The device's memory stays reserved.
+    fn forget_pages(&mut self, _: usize, _: &[u32]) {}
+}
+
+/// All device memory goes back; a device that is lost has nothing to give.
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        let d = &mut **self.driver.get_mut();
+        let mut given = self.values.free(d).and_then(|()| self.rows.free(d));
+        let buffers = self.frequencies.iter().map(|f| f.2).chain(self.weights.iter().map(Weight::buffer));
+        for buffer in buffers {
+            given = given.and_then(|()| buffer.free(d));
+        }
+        for pages in &mut self.state {
+            given = given.and_then(|()| pages.free(d));
+        }
+        drop(given);
+    }
+}
+
+/// The backend's one way of saying that a launch does not fit.
+fn misfit(program: &Program, what: impl std::fmt::Display) -> Error {
+    Error::Engine(format!("program {}: {what}", program.name))
+}

@@ -1,0 +1,173 @@
+// The parameters of all kernels. `src/hal/cuda/kernels.rs` declares the same structs; a test compares each offset.
+//
+// Addresses stand before numbers and the size is a multiple of eight, so that there is no padding. Matrices are
+// row-major float32 unless said; a "slot" is a row of the batch, or one of its chosen experts.
+#pragma once
+
+#include "common.cuh"
+
+// out[r] = decoded row tokens[r] of the table, `cols` wide.
+struct EmbedArgs {
+    const uint8_t* table;
+    const uint32_t* tokens;
+    float* out;
+    uint32_t cols, rows;
+};
+
+// q, scales = `blocks` blocks of 32 elements of x in eight bits.
+struct QuantiseArgs {
+    const float* x;
+    uint32_t* q;
+    Scale* scales;
+    uint32_t blocks, unused;
+};
+
+// y[slot][row] = weight row . input (+ bias). Plain: `n` rows of input, `ids` is null. By experts: blockIdx.y is the
+// slot, its expert is ids[slot] and its input slot / share.
+struct MatvecArgs {
+    const uint8_t* weight;
+    const float* x;
+    const uint32_t* q;
+    const Scale* scales;
+    const float* bias;
+    const uint32_t* ids;
+    float* y;
+    uint32_t cols, rows, n, share;
+};
+
+// As above for many inputs. By experts: `tiles` says which slots of `order` blockIdx.y works on.
+struct MatmulArgs {
+    const uint8_t* weight;
+    const float* x;
+    const uint32_t* q;
+    const Scale* scales;
+    const float* bias;
+    const uint4* tiles;
+    const uint32_t* order;
+    float* y;
+    uint32_t cols, rows, n, share;
+};
+
+// counts[e] = how many of the slots chose expert e.
+struct ExpertCountArgs {
+    const uint32_t* ids;
+    uint32_t* counts;
+    uint32_t slots, unused;
+};
+
+// Slots in order of their expert, and tiles of at most `tile` of them: (expert, first, count, 0). Tiles that are not
+// needed get a count of zero.
+struct ExpertPlaceArgs {
+    const uint32_t* ids;
+    const uint32_t* counts;
+    uint32_t* order;
+    uint4* tiles;
+    uint32_t slots, experts, most_tiles, tile;
+};
+
+// out[row] = sum over j of weights[row][j] * x[row][j], `width` wide.
+struct ExpertSumArgs {
+    const float* x;
+    const float* weights;
+    float* out;
+    uint32_t rows, k, width, unused;
+};
+
+// The k largest of `experts` logits and their shares.
+struct RouteArgs {
+    const float* logits;
+    uint32_t* ids;
+    float* weights;
+    uint32_t rows, experts, k, normalise;
+};
+
+// `groups` groups of `group` elements.
+struct NormArgs {
+    const float* x;
+    const float* weight;
+    float* out;
+    uint32_t groups, group;
+    float eps;
+    uint32_t unused;
+};
+
+// Turns `heads` heads of each row; frequencies[i] is the angle of pair i at position 1.
+struct RopeArgs {
+    const float* x;
+    const double* frequencies;
+    const uint32_t* positions;
+    float* out;
+    uint32_t heads, head_dim, dims, half_split;
+    float magnitude;
+    uint32_t unused;
+};
+
+// out = a + b, `count` elements; out may be a or b.
+struct AddArgs {
+    const float* a;
+    const float* b;
+    float* out;
+    uint32_t count, unused;
+};
+
+// out = silu(gate) * up
+struct GluArgs {
+    const float* gate;
+    const float* up;
+    float* out;
+    uint32_t count, unused;
+};
+
+// out[i] = x[picked[i]]
+struct SelectArgs {
+    const float* x;
+    const uint32_t* picked;
+    float* out;
+    uint32_t rows, width;
+};
+
+// Encodes a row's heads into its page: pages + row_pages[row] * page_bytes + offset holds [head][position][dim].
+struct KvAppendArgs {
+    const float* x;
+    uint8_t* pages;
+    const uint32_t* row_pages;
+    const uint32_t* positions;
+    uint64_t page_bytes, offset;
+    uint32_t heads, dim;
+};
+
+// A tile of attention: rows order[first ..][..rows] of one sequence over pages begin .. end of its table, which starts
+// at tables[table]. With more than one split the sums go to `partial`.
+struct AttendWork {
+    uint32_t first, rows, table, begin, end, partial, splits, unused;
+};
+
+// Attention of tiles. A block works on one tile (blockIdx.x), one chunk of `chunk` query heads (blockIdx.z) of one key
+// head (blockIdx.y), `span` positions at a time. `rows` is the most that a tile has; window 0 is none.
+struct AttendArgs {
+    const float* q;
+    float* out;
+    float* partials;
+    const uint8_t* pages;
+    const AttendWork* work;
+    const uint32_t* order;
+    const uint32_t* positions;
+    const uint32_t* tables;
+    uint64_t page_bytes, k_offset, v_offset;
+    uint32_t heads, kv_heads, head_dim, v_dim;
+    uint32_t rows, chunk, span, window;
+    float scale;
+    uint32_t unused;
+};
+
+// Puts together the splits of row work[blockIdx.x].row: partials first .. first + splits.
+struct AttendJoin {
+    uint32_t row, first, splits, unused;
+};
+
+struct AttendJoinArgs {
+    const float* partials;
+    const AttendJoin* work;
+    float* out;
+    uint32_t heads, v_dim;
+};

@@ -1,0 +1,36 @@
+// Embedding: the decoded row of each row's token.
+#include "args.cuh"
+#include "formats/table.cuh"
+
+// A thread unpacks one step of a row; blockIdx.y is the row.
+template <class F> __device__ inline void embed(const EmbedArgs& a) {
+    constexpr uint32_t PER_BLOCK = F::LEN / 32 / F::SUBS;
+    const uint32_t step = blockIdx.x * blockDim.x + threadIdx.x, block = step / PER_BLOCK, unit = step % PER_BLOCK;
+    if (step >= a.cols / 32 / F::SUBS) return;
+    const uint64_t row = (uint64_t)a.tokens[blockIdx.y] * (a.cols / F::LEN);
+    Sub w[F::SUBS];
+    F::unpack(a.table + (row + block) * F::BYTES, unit, w);
+    for (int i = 0; i < F::SUBS; i++) {
+        float* out = a.out + (uint64_t)blockIdx.y * a.cols + block * F::LEN + F::sub(unit, i) * 32;
+        for (int k = 0; k < 32; k++) {
+            const int half = F::SCALES == 1 ? 0 : k / 16;
+            const float y = w[i].d[half] * (float)(int8_t)(w[i].q[k / 4] >> (8 * (k % 4)));
+            out[k] = F::MIN ? y + w[i].m[half] : y;
+        }
+    }
+}
+
+template <class F> __device__ inline void embed_float(const EmbedArgs& a) {
+    const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= a.cols) return;
+    const uint8_t* row = a.table + (uint64_t)a.tokens[blockIdx.y] * a.cols * F::BYTES;
+    a.out[(uint64_t)blockIdx.y * a.cols + c] = F::at(row, c);
+}
+
+#define EMBED(TYPE, stem)                                                                                             \
+    KERNEL(embed_##stem, EmbedArgs, 128) { embed<TYPE>(a); }
+#define EMBED_FLOAT(TYPE, stem)                                                                                       \
+    KERNEL(embed_##stem, EmbedArgs, 128) { embed_float<TYPE>(a); }
+
+FLOAT_FORMATS(EMBED_FLOAT)
+INTEGER_FORMATS(EMBED)

@@ -1,0 +1,4 @@
+// Products with many rows of activations (`matmul.cuh`).
+#include "matmul.cuh"
+
+FLOAT_FORMATS(MATMUL_FLOAT)

@@ -1,0 +1,4 @@
+// Products with many rows of activations (`matmul.cuh`).
+#include "matmul.cuh"
+
+LEGACY_FORMATS(MATMUL)

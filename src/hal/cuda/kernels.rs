@@ -1,0 +1,336 @@
+//! One typed launcher for each kernel of `kernels/*.cu`.
+//!
+//! The parameters of a kernel are one struct, declared here and in `kernels/args.cuh`; neither has padding, and a test
+//! compares every offset. A launcher knows how a kernel's grid follows from its parameters, and which kernel serves a
+//! format; it does not know programs or memory.
+
+use super::driver::{Address, Driver, Grid};
+use super::ptx;
+use crate::error::{Error, Result};
+use crate::quant::Kind;
+
+/// A struct whose bytes are a kernel's parameters, or a part of what it reads.
+trait Parameters: Copy {
+    /// Its bytes.
+    fn bytes(&self) -> &[u8];
+}
+
+/// A struct as the C++ side must have it.
+#[derive(Debug)]
+pub struct Layout {
+    /// The struct's name.
+    pub name: &'static str,
+    /// Its bytes.
+    pub size: usize,
+    /// Name, offset and bytes of each field.
+    pub fields: &'static [(&'static str, usize, usize)],
+}
+
+macro_rules! layouts {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy)]
+            #[repr(C)]
+            pub(super) struct $name { $(pub(super) $field: $ty),* }
+
+            const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$ty>())*, "there is no padding");
+
+            impl Parameters for $name {
+                fn bytes(&self) -> &[u8] {
+                    let at = std::ptr::from_ref(self).cast::<u8>();
+                    // SAFETY: the struct has numbers only and no padding, so each of its bytes is initialised.
+                    unsafe { std::slice::from_raw_parts(at, size_of::<$name>()) }
+                }
+            }
+        )*
+
+        /// All structs that kernels read.
+        pub const LAYOUTS: &[Layout] = &[$(Layout {
+            name: stringify!($name),
+            size: size_of::<$name>(),
+            fields: &[$((stringify!($field), std::mem::offset_of!($name, $field), size_of::<$ty>())),*],
+        }),*];
+    };
+}
+
+layouts! {
+    /// `embed_*`
+    EmbedArgs { table: Address, tokens: Address, out: Address, cols: u32, rows: u32 }
+    /// `quantise`
+    QuantiseArgs { x: Address, q: Address, scales: Address, blocks: u32, unused: u32 }
+    /// `matvec_*`; no experts where `ids` is zero, no bias where that is.
+    MatvecArgs {
+        weight: Address, x: Address, q: Address, scales: Address, bias: Address, ids: Address, y: Address,
+        cols: u32, rows: u32, n: u32, share: u32,
+    }
+    /// `matmul_*`; no experts where `tiles` is zero.
+    MatmulArgs {
+        weight: Address, x: Address, q: Address, scales: Address, bias: Address, tiles: Address, order: Address,
+        y: Address, cols: u32, rows: u32, n: u32, share: u32,
+    }
+    /// `expert_count`
+    ExpertCountArgs { ids: Address, counts: Address, slots: u32, unused: u32 }
+    /// `expert_place`
+    ExpertPlaceArgs {
+        ids: Address, counts: Address, order: Address, tiles: Address,
+        slots: u32, experts: u32, most_tiles: u32, tile: u32,
+    }
+    /// `expert_sum`
+    ExpertSumArgs { x: Address, weights: Address, out: Address, rows: u32, k: u32, width: u32, unused: u32 }
+    /// `route`
+    RouteArgs { logits: Address, ids: Address, weights: Address, rows: u32, experts: u32, k: u32, normalise: u32 }
+    /// `norm_*`
+    NormArgs { x: Address, weight: Address, out: Address, groups: u32, group: u32, eps: f32, unused: u32 }
+    /// `rope`
+    RopeArgs {
+        x: Address, frequencies: Address, positions: Address, out: Address,
+        heads: u32, head_dim: u32, dims: u32, half_split: u32, magnitude: f32, unused: u32,
+    }
+    /// `add`
+    AddArgs { a: Address, b: Address, out: Address, count: u32, unused: u32 }
+    /// `glu_silu`
+    GluArgs { gate: Address, up: Address, out: Address, count: u32, unused: u32 }
+    /// `select_rows`
+    SelectArgs { x: Address, picked: Address, out: Address, rows: u32, width: u32 }
+    /// `kv_append_*`
+    KvAppendArgs {
+        x: Address, pages: Address, row_pages: Address, positions: Address,
+        page_bytes: u64, offset: u64, heads: u32, dim: u32,
+    }
+    /// What `attend_*` does with one tile of rows.
+    AttendWork {
+        first: u32, rows: u32, table: u32, begin: u32, end: u32, partial: u32, splits: u32, unused: u32,
+    }
+    /// `attend_*`
+    AttendArgs {
+        q: Address, out: Address, partials: Address, pages: Address, work: Address, order: Address,
+        positions: Address, tables: Address, page_bytes: u64, k_offset: u64, v_offset: u64,
+        heads: u32, kv_heads: u32, head_dim: u32, v_dim: u32,
+        rows: u32, chunk: u32, span: u32, window: u32, scale: f32, unused: u32,
+    }
+    /// A row whose splits `attend_join` puts together.
+    AttendJoin { row: u32, first: u32, splits: u32, unused: u32 }
+    /// `attend_join`
+    AttendJoinArgs { partials: Address, work: Address, out: Address, heads: u32, v_dim: u32 }
+}
+
+/// Rows of activations up to which a product reads the weights once, by `matvec`.
+pub(super) const FEW_ROWS: usize = 8;
+
+/// Inputs of a tile of `matmul`.
+pub(super) const TILE_INPUTS: u32 = 32;
+
+/// The kernels of a family, in the order of `Kind`.
+macro_rules! by_format {
+    ($prefix:literal, $suffix:literal) => {
+        by_format!($prefix, $suffix, "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k",
+            "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4")
+    };
+    ($prefix:literal, $suffix:literal, $($stem:literal),*) => { [$(concat!($prefix, $stem, $suffix)),*] };
+}
+
+/// One for each format.
+type Family = [&'static str; 16];
+
+const EMBED: Family = by_format!("embed_", "");
+const MATVEC: [(usize, Family); 3] =
+    [(1, by_format!("matvec_", "_1")), (4, by_format!("matvec_", "_4")), (FEW_ROWS, by_format!("matvec_", "_8"))];
+const MATMUL: Family = by_format!("matmul_", "");
+
+/// Formats of the sequence state.
+pub(super) const STATE: [Kind; 4] = [Kind::F32, Kind::F16, Kind::Q8_0, Kind::Q4_0];
+const KV_APPEND: [&str; 4] = ["kv_append_f32", "kv_append_f16", "kv_append_q8_0", "kv_append_q4_0"];
+/// By the format of keys, then of values.
+const ATTEND: [[&str; 4]; 4] = [
+    ["attend_f32_f32", "attend_f32_f16", "attend_f32_q8_0", "attend_f32_q4_0"],
+    ["attend_f16_f32", "attend_f16_f16", "attend_f16_q8_0", "attend_f16_q4_0"],
+    ["attend_q8_0_f32", "attend_q8_0_f16", "attend_q8_0_q8_0", "attend_q8_0_q4_0"],
+    ["attend_q4_0_f32", "attend_q4_0_f16", "attend_q4_0_q8_0", "attend_q4_0_q4_0"],
+];
+const OTHERS: [&str; 12] = [
+    "quantise",
+    "expert_count",
+    "expert_place",
+    "expert_sum",
+    "route",
+    "norm_wide",
+    "norm_narrow",
+    "rope",
+    "add",
+    "glu_silu",
+    "select_rows",
+    "attend_join",
+];
+
+/// Refuses, while air is built, a kernel that is missing or takes another struct than `T`.
+const fn check<T>(names: &[&str]) {
+    let mut i = 0;
+    while i < names.len() {
+        match ptx::find(names[i]) {
+            Some((_, entry)) => assert!(entry.args == size_of::<T>(), "the kernel takes another struct"),
+            None => panic!("there is no such kernel"),
+        }
+        i += 1;
+    }
+}
+
+const _: () = {
+    check::<EmbedArgs>(&EMBED);
+    check::<MatmulArgs>(&MATMUL);
+    let mut i = 0;
+    while i < MATVEC.len() {
+        check::<MatvecArgs>(&MATVEC[i].1);
+        i += 1;
+    }
+    check::<KvAppendArgs>(&KV_APPEND);
+    let mut i = 0;
+    while i < ATTEND.len() {
+        check::<AttendArgs>(&ATTEND[i]);
+        i += 1;
+    }
+    check::<QuantiseArgs>(&["quantise"]);
+    check::<ExpertCountArgs>(&["expert_count"]);
+    check::<ExpertPlaceArgs>(&["expert_place"]);
+    check::<ExpertSumArgs>(&["expert_sum"]);
+    check::<RouteArgs>(&["route"]);
+    check::<NormArgs>(&["norm_wide", "norm_narrow"]);
+    check::<RopeArgs>(&["rope"]);
+    check::<AddArgs>(&["add"]);
+    check::<GluArgs>(&["glu_silu"]);
+    check::<SelectArgs>(&["select_rows"]);
+    check::<AttendJoinArgs>(&["attend_join"]);
+};
+
+/// The symbol of every kernel that is launched.
+pub fn names() -> Vec<&'static str> {
+    let families = [EMBED, MATMUL].into_iter().chain(MATVEC.map(|(_, family)| family));
+    let mut names: Vec<&str> = families.flatten().chain(KV_APPEND).chain(ATTEND.into_iter().flatten()).collect();
+    names.extend(OTHERS);
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The place of a format of the sequence state in the tables above.
+fn state(kind: Kind) -> usize {
+    STATE.iter().position(|k| *k == kind).expect("`reserve` admits no other")
+}
+
+fn launch(
+    d: &mut dyn Driver,
+    name: &'static str,
+    blocks: [u32; 3],
+    threads: u32,
+    args: &impl Parameters,
+) -> Result<()> {
+    launch_with(d, name, blocks, threads, 0, args)
+}
+
+fn launch_with(
+    d: &mut dyn Driver,
+    name: &'static str,
+    blocks: [u32; 3],
+    threads: u32,
+    shared: u32,
+    args: &impl Parameters,
+) -> Result<()> {
+    if blocks[1] > 65535 || blocks[2] > 65535 {
+        return Err(Error::Engine(format!("kernel {name}: a grid of {blocks:?} blocks is more than a device takes")));
+    }
+    d.launch(name, Grid { blocks, threads, shared }, args.bytes())
+}
+
+/// `out = decode(table[tokens])`
+pub(super) fn embed(d: &mut dyn Driver, kind: Kind, args: &EmbedArgs) -> Result<()> {
+    // A thread has an element, or at least one run of 32.
+    let threads = if kind.format().block_len == 1 { args.cols } else { args.cols / 32 };
+    launch(d, EMBED[kind as usize], [threads.div_ceil(128), args.rows, 1], 128, args)
+}
+
+/// Activations in eight bits.
+pub(super) fn quantise(d: &mut dyn Driver, args: &QuantiseArgs) -> Result<()> {
+    launch(d, "quantise", [args.blocks.div_ceil(32), 1, 1], 256, args)
+}
+
+/// A product with `args.n` rows, up to `FEW_ROWS`; with experts, of `slots` slots.
+pub(super) fn matvec(d: &mut dyn Driver, kind: Kind, args: &MatvecArgs, slots: u32) -> Result<()> {
+    let (_, family) = MATVEC.iter().find(|(rows, _)| args.n as usize <= *rows).expect("`n` is at most FEW_ROWS");
+    launch(d, family[kind as usize], [args.rows.div_ceil(4), slots, 1], 128, args)
+}
+
+/// A product with many rows: `tiles` tiles of them.
+pub(super) fn matmul(d: &mut dyn Driver, kind: Kind, args: &MatmulArgs, tiles: u32) -> Result<()> {
+    launch(d, MATMUL[kind as usize], [args.rows.div_ceil(64), tiles, 1], 256, args)
+}
+
+/// Slots of each of `experts` experts.
+pub(super) fn expert_count(d: &mut dyn Driver, args: &ExpertCountArgs, experts: u32) -> Result<()> {
+    launch(d, "expert_count", [experts, 1, 1], 32, args)
+}
+
+/// Slots by expert, and tiles of them.
+pub(super) fn expert_place(d: &mut dyn Driver, args: &ExpertPlaceArgs) -> Result<()> {
+    launch(d, "expert_place", [args.experts, 1, 1], 32, args)
+}
+
+/// Weighted sums of slots.
+pub(super) fn expert_sum(d: &mut dyn Driver, args: &ExpertSumArgs) -> Result<()> {
+    launch(d, "expert_sum", [args.width.div_ceil(256), args.rows, 1], 256, args)
+}
+
+/// Experts of each row.
+pub(super) fn route(d: &mut dyn Driver, args: &RouteArgs) -> Result<()> {
+    launch(d, "route", [args.rows.div_ceil(4), 1, 1], 128, args)
+}
+
+/// Norms; a warp for small groups.
+pub(super) fn norm(d: &mut dyn Driver, args: &NormArgs) -> Result<()> {
+    match args.group <= 256 {
+        true => launch(d, "norm_narrow", [args.groups.div_ceil(4), 1, 1], 128, args),
+        false => launch(d, "norm_wide", [args.groups, 1, 1], 256, args),
+    }
+}
+
+/// Rotation of `rows` rows.
+pub(super) fn rope(d: &mut dyn Driver, args: &RopeArgs, rows: u32) -> Result<()> {
+    launch(d, "rope", [rows, args.heads.div_ceil(8), 1], 64, args)
+}
+
+/// Sums.
+pub(super) fn add(d: &mut dyn Driver, args: &AddArgs) -> Result<()> {
+    launch(d, "add", [args.count.div_ceil(256), 1, 1], 256, args)
+}
+
+/// Gates.
+pub(super) fn glu_silu(d: &mut dyn Driver, args: &GluArgs) -> Result<()> {
+    launch(d, "glu_silu", [args.count.div_ceil(256), 1, 1], 256, args)
+}
+
+/// Rows that are picked.
+pub(super) fn select_rows(d: &mut dyn Driver, args: &SelectArgs) -> Result<()> {
+    launch(d, "select_rows", [args.width.div_ceil(256), args.rows, 1], 256, args)
+}
+
+/// Keys or values of `rows` rows into pages of a format.
+pub(super) fn kv_append(d: &mut dyn Driver, kind: Kind, args: &KvAppendArgs, rows: u32) -> Result<()> {
+    launch(d, KV_APPEND[state(kind)], [rows, args.heads, 1], 32, args)
+}
+
+/// Attention of `tiles` tiles over keys and values of these formats.
+pub(super) fn attend(d: &mut dyn Driver, k: Kind, v: Kind, args: &AttendArgs, tiles: u32) -> Result<()> {
+    let chunks = (args.heads / args.kv_heads).div_ceil(args.chunk);
+    let shared = attend_shared(args.rows, args.chunk, args.span, args.head_dim, args.v_dim);
+    launch_with(d, ATTEND[state(k)][state(v)], [tiles, args.kv_heads, chunks], 128, shared, args)
+}
+
+/// Bytes of shared memory of `attend` (`attend_room` in `kernels/attention.cuh`).
+pub(super) fn attend_shared(rows: u32, chunk: u32, span: u32, head_dim: u32, v_dim: u32) -> u32 {
+    let queries = rows * chunk;
+    4 * (queries * (head_dim + span + v_dim + 3) + span * (head_dim + 1))
+}
+
+/// The splits of `rows` rows together.
+pub(super) fn attend_join(d: &mut dyn Driver, args: &AttendJoinArgs, rows: u32) -> Result<()> {
+    launch(d, "attend_join", [rows, args.heads, 1], 128, args)
+}

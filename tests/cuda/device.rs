@@ -1,0 +1,179 @@
+//! A device that is not there: memory of the host, and kernels run by the emulator.
+
+use air_rs::error::{Error, Result};
+use air_rs::hal::cuda::{Address, Driver, Grid, Properties};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::Path;
+use std::sync::OnceLock;
+
+type Call = unsafe extern "C" fn(*const c_void);
+type Emulate = unsafe extern "C" fn(Call, *const u32, u32, u32, u32, *const c_void) -> *const c_char;
+
+/// A loaded library of kernels.
+#[derive(Debug, Clone, Copy)]
+pub struct Library(usize);
+
+static LIBRARY: OnceLock<Library> = OnceLock::new();
+
+/// Loads the library that all devices use.
+pub fn open(path: &Path) {
+    LIBRARY.set(Library::open(path)).expect("opened once");
+}
+
+impl Library {
+    pub fn open(path: &Path) -> Library {
+        let name = CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the name ends with a zero, and the library's initialisers do nothing.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        assert!(!handle.is_null(), "{}: {}", path.display(), problem());
+        Library(handle as usize)
+    }
+
+    fn symbol(self, name: &str) -> Result<*mut c_void> {
+        let c = CString::new(name).unwrap();
+        // SAFETY: the handle is that of a library that is never closed, and the name ends with a zero.
+        let at = unsafe { libc::dlsym(self.0 as *mut c_void, c.as_ptr()) };
+        if at.is_null() { Err(Error::Engine(format!("no kernel {name}"))) } else { Ok(at) }
+    }
+
+    /// A kernel: what calls it, the size of its parameters, and its most threads.
+    pub fn kernel(self, name: &str) -> Result<(Call, [u32; 2])> {
+        let call = self.symbol(&format!("air_call_{name}"))?;
+        let facts = self.symbol(&format!("air_facts_{name}"))?;
+        // SAFETY: `KERNEL` of kernels/host/cuda_host.h defines both with these types.
+        Ok(unsafe { (std::mem::transmute::<*mut c_void, Call>(call), *facts.cast::<[u32; 2]>()) })
+    }
+
+    /// Runs a kernel.
+    pub fn run(self, name: &str, grid: Grid, order: u32, args: &[u8]) -> Result<()> {
+        let (call, [bytes, threads]) = self.kernel(name)?;
+        assert_eq!(bytes as usize, args.len(), "{name}: bytes of parameters");
+        assert!(grid.threads <= threads, "{name}: {} threads where {threads} were declared", grid.threads);
+        assert!(grid.blocks.iter().all(|&n| n > 0), "{name}: a grid of {:?}", grid.blocks);
+        let emulate = self.symbol("air_emulate")?;
+        // Parameters on the device are as aligned as their largest field.
+        let aligned: Vec<u64> =
+            args.chunks(8).map(|c| c.iter().rev().fold(0, |word, b| word << 8 | u64::from(*b))).collect();
+        // SAFETY: the emulator's function has this type; the kernel reads `bytes` bytes of parameters.
+        let problem = unsafe {
+            let emulate = std::mem::transmute::<*mut c_void, Emulate>(emulate);
+            let message =
+                emulate(call, grid.blocks.as_ptr(), grid.threads, grid.shared, order, aligned.as_ptr().cast());
+            (!message.is_null()).then(|| CStr::from_ptr(message).to_string_lossy().into_owned())
+        };
+        problem.map_or(Ok(()), |p| Err(Error::Engine(format!("kernel {name}: {p}"))))
+    }
+}
+
+fn problem() -> String {
+    // SAFETY: after a failure there is a message that ends with a zero.
+    unsafe { CStr::from_ptr(libc::dlerror()) }.to_string_lossy().into_owned()
+}
+
+/// A kernel of the library that all devices use.
+pub fn kernel(name: &str) -> Result<(Call, [u32; 2])> {
+    LIBRARY.get().expect("main opens it").kernel(name)
+}
+
+/// The emulated device.
+#[derive(Debug)]
+pub struct Device {
+    /// Bytes of each allocation.
+    memory: HashMap<u64, u64>,
+    /// 0 or 3: threads run in the order of the launch's number, or the other way round.
+    order: u32,
+    /// The launch that fails, counted from one.
+    pub fails_at: Option<u32>,
+    launches: u32,
+}
+
+impl Device {
+    /// A device that runs threads the other way round, or not.
+    pub fn new(reversed: bool) -> Device {
+        Device { memory: HashMap::new(), order: if reversed { 3 } else { 0 }, fails_at: None, launches: 0 }
+    }
+
+    /// Refuses what does not lie in one allocation.
+    fn check(&self, at: Address, bytes: u64) {
+        let holds = |(&from, &len): (&u64, &u64)| from <= at.0 && at.0 + bytes <= from + len;
+        assert!(self.memory.iter().any(holds), "{bytes} bytes at {:#x} are in no allocation", at.0);
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.memory.is_empty(), "{} allocations were not given back", self.memory.len());
+        }
+    }
+}
+
+impl Driver for Device {
+    fn properties(&self) -> Result<Properties> {
+        Ok(Properties {
+            name: "emulated".into(),
+            capability: 80,
+            multiprocessors: 1,
+            shared: 99 << 10,
+            memory: 1 << 40,
+            free: 1 << 40,
+        })
+    }
+
+    fn alloc(&mut self, bytes: u64) -> Result<Address> {
+        if bytes > 1 << 40 {
+            return Err(Error::Limit(format!("the device has no {bytes} bytes")));
+        }
+        let mut at = std::ptr::null_mut();
+        // SAFETY: the pointer has a place, and the memory is filled before it is used.
+        unsafe {
+            assert_eq!(libc::posix_memalign(&raw mut at, 256, bytes as usize), 0, "the host has no {bytes} bytes");
+            at.cast::<u8>().write_bytes(0, bytes as usize);
+        }
+        self.memory.insert(at as u64, bytes);
+        Ok(Address(at as u64))
+    }
+
+    fn free(&mut self, at: Address) -> Result<()> {
+        assert!(self.memory.remove(&at.0).is_some(), "{:#x} was not allocated", at.0);
+        // SAFETY: it came from `alloc` and is given back once.
+        unsafe { libc::free(at.0 as *mut c_void) };
+        Ok(())
+    }
+
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.check(to, bytes.len() as u64);
+        // SAFETY: the target lies in an allocation, which is no memory of Rust.
+        unsafe { (to.0 as *mut u8).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.check(from, bytes.len() as u64);
+        // SAFETY: as above.
+        unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(from.0 as *const u8, bytes.len()) };
+        Ok(())
+    }
+
+    fn copy(&mut self, from: Address, to: Address, bytes: u64) -> Result<()> {
+        self.check(from, bytes);
+        self.check(to, bytes);
+        assert!(from.0 + bytes <= to.0 || to.0 + bytes <= from.0, "a copy onto itself");
+        // SAFETY: both lie in allocations and apart.
+        unsafe { (to.0 as *mut u8).copy_from_nonoverlapping(from.0 as *const u8, bytes as usize) };
+        Ok(())
+    }
+
+    fn launch(&mut self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<()> {
+        self.launches += 1;
+        if self.fails_at == Some(self.launches) {
+            return Err(Error::Engine("the device is lost".into()));
+        }
+        LIBRARY.get().expect("main opens it").run(kernel, grid, self.launches & 3 ^ self.order, args)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! The CUDA backend without a GPU: its kernels, compiled for the host, against the interpreter.
+//!
+//! The very sources of `kernels/` are compiled with g++ under the address and undefined-behaviour sanitizers and run by
+//! `kernels/host/emulator.cpp`, behind the same `Driver` as a GPU would be. Every op over random shapes, and whole
+//! models, must agree with `hal::exact`; every launch is made with threads in two different orders, which must give the
+//! same bits.
+//!
+//! An executable of its own (`harness = false`): the sanitizers' library has to be loaded first, so the program starts
+//! itself again with it. Arguments that are no options choose tests by name.
+
+mod build;
+mod case;
+mod device;
+mod faults;
+mod models;
+#[path = "../common/npy.rs"]
+mod npy;
+mod ops;
+mod state;
+
+use std::panic::catch_unwind;
+use std::time::Instant;
+
+/// A test and its name.
+type Test = (&'static str, fn());
+
+/// Lists functions as tests.
+macro_rules! tests {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn())),*]
+    };
+}
+
+const TESTS: &[Test] = tests![
+    build::every_kernel_has_a_launcher,
+    faults::a_barrier_that_a_thread_misses_is_reported,
+    faults::a_shuffle_that_a_lane_misses_is_reported,
+    faults::a_lane_outside_the_mask_is_reported,
+    faults::fibers_change_by_the_system_too,
+    faults::a_lost_device_is_an_error,
+    faults::memory_is_given_back,
+    ops::embeddings,
+    ops::products_of_every_format,
+    ops::products_of_any_number_of_rows,
+    ops::extreme_integers,
+    ops::odd_activations,
+    ops::norms,
+    ops::rotations,
+    ops::sums_gates_and_selections,
+    ops::what_does_not_fit_is_an_error,
+    state::attention_over_pages,
+    state::attention_of_any_group_and_head,
+    state::attention_over_splits,
+    state::later_rows_change_nothing,
+    state::a_missing_page_is_an_error,
+    state::copied_pages_hold_the_same,
+    state::experts,
+    state::many_experts,
+    state::nan_does_not_stop_routing,
+    models::every_golden_family,
+    models::every_mix_of_formats,
+    models::the_demo_model,
+    models::tiles_of_one_pass,
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let Some(library) = build::library() else { return };
+    build::restart_with_sanitizers();
+    device::open(&library);
+    let (mut failed, mut run) = (vec![], 0);
+    for (name, test) in TESTS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w))) {
+        let begun = Instant::now();
+        let passed = catch_unwind(test).is_ok();
+        let word = if passed { "ok" } else { "FAILED" };
+        println!("test {name} ... {word} ({:.1} s)", begun.elapsed().as_secs_f32());
+        run += 1;
+        if !passed {
+            failed.push(*name);
+        }
+    }
+    println!("{run} run, {} failed {failed:?}", failed.len());
+    std::process::exit(i32::from(!failed.is_empty()));
+}

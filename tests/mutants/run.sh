@@ -15,6 +15,12 @@ rm -rf "$tree" && mkdir -p "$tree"
 git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$tree" 2>/dev/null
 cd "$tree"
 
+# Whether `build.rs` finds a compiler for kernels.
+has_nvcc() {
+    local installed=${AIR_CUDA:-${XDG_CACHE_HOME:-$HOME/.cache}/air-cuda}/nvidia/cu13/bin/nvcc
+    [[ -n "${NVCC:-}" || -x "${CUDA_HOME:-/none}/bin/nvcc" || -x "$installed" ]] || command -v nvcc >/dev/null
+}
+
 alive=0 killed=0
 for patch in "$root"/tests/mutants/*.patch; do
     name=$(basename "$patch" .patch)
@@ -24,6 +30,10 @@ for patch in "$root"/tests/mutants/*.patch; do
         [[ $wanted == yes ]] || continue
     fi
     read -r -a red < <(sed -n '1s/^Red: //p' "$patch")
+    if [[ "${red[*]}" == *"--features cuda"* ]] && ! has_nvcc; then
+        echo "skipped: no nvcc for $name; scripts/setup_cuda.sh installs it"
+        continue
+    fi
     if ! patch --silent --strip=1 <"$patch" >/dev/null; then
         echo "STALE    $name: the patch no longer applies"
         alive=$((alive + 1))
@@ -38,7 +48,7 @@ for patch in "$root"/tests/mutants/*.patch; do
         echo "SURVIVED $name: ${red[*]} passed"
         alive=$((alive + 1))
     else
-        echo "killed   $name: $(grep -m1 -oE '^test .*FAILED|panicked at [^:]*:[0-9]+|signal: [0-9]+' log)"
+        echo "killed   $name: $(grep -m1 -oE '^test .*FAILED|panicked at [^:]*:[0-9]+|ERROR: AddressSanitizer: [a-z-]+|signal: [0-9]+' log)"
         killed=$((killed + 1))
     fi
     patch --silent --strip=1 --reverse <"$patch" >/dev/null

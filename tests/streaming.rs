@@ -227,6 +227,43 @@ fn cached_experts_give_the_bits_of_resident_ones() {
     }
 }
 
+/// Single tokens guess what a layer will want before it attends. The guesses are of that layer: nearly all are right,
+/// where attention adds as little to the rows as random weights do.
+#[test]
+fn experts_that_were_guessed_are_used() {
+    let _alone = alone();
+    let catalogue = mixture("tiny-qwen3moe", "Q8_0", 24);
+    let decode = |runner: &mut Runner, passes: u32| {
+        let seq = runner.kv().create();
+        let mut seen = vec![];
+        for token in 0..passes {
+            let tokens = &[3 + token * 5 % 60];
+            runner.run([Chunk { seq, tokens, outputs: Outputs::Last }]).unwrap();
+            seen.extend(bits(runner));
+        }
+        runner.kv().release(seq);
+        seen
+    };
+    let want = decode(&mut load(&catalogue, &options(None, "auto", ""), &mut |_, _| ()).unwrap().1, 60);
+    let mut runner = load(&catalogue, &options(Some(smallest(&catalogue)), "auto", ""), &mut |_, _| ()).unwrap().1;
+    let cache = &runner.residence().plan.cache;
+    assert!(cache.places < cache.experts.len());
+    // Whether there is time for reads on a guess is the machine's affair; over so many passes there is some.
+    let tried = (0..50).find(|_| {
+        assert!(decode(&mut runner, 60) == want);
+        runner.stream().counters().foreseen >= 100
+    });
+    let counters = runner.stream().counters();
+    assert!(tried.is_some(), "nothing is guessed: {counters:?}");
+    assert!(counters.foreseen_used * 10 >= counters.foreseen * 6, "{counters:?}");
+    assert!(counters.read_for_nothing < counters.missed / 2, "{counters:?}");
+    // Prompts do not guess.
+    let before = runner.stream().counters();
+    let (seq, tokens) = (runner.kv().create(), [5; 24]);
+    runner.run([Chunk { seq, tokens: &tokens, outputs: Outputs::None }]).unwrap();
+    assert_eq!(runner.stream().counters().foreseen, before.foreseen);
+}
+
 /// The bytes of the embedded model take the same way.
 #[test]
 fn a_model_in_memory_can_be_streamed_too() {

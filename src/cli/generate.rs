@@ -7,6 +7,7 @@ use super::conversation::Conversation;
 use super::{human, input, interrupt, model, output, sampling};
 use crate::engine::{Engine, Finished, ModelInfo, PressureReport, Request, Residence};
 use crate::error::Result;
+use crate::stream::Counters;
 use serde_json::json;
 use std::io::IsTerminal;
 
@@ -112,6 +113,16 @@ fn streamed(info: &ModelInfo, tps: f64) -> Option<(&'static str, String)> {
     Some(("from the drive", format!("{each} a token, {speed}/s{}", share.unwrap_or_default())))
 }
 
+/// Which experts were in memory since loading, and what became of those that were read on a guess, where any are cached.
+fn experts(c: Counters) -> Option<(&'static str, String)> {
+    let hits = 100.0 * c.hit_rate()?;
+    let (guessed, used, wasted) = (c.foreseen, c.foreseen_used, human::bytes(c.read_for_nothing));
+    Some((
+        "experts",
+        format!("{hits:.0}% in memory; {guessed} read on a guess, {used} of them used, {wasted} for nothing"),
+    ))
+}
+
 /// How short of memory the engine is and was, if it ever was.
 fn pressure(p: PressureReport) -> Option<String> {
     let (now, highest) = (p.level.words(), p.highest.words());
@@ -137,6 +148,7 @@ pub fn stats(engine: &Engine, finished: &Finished, seed: Option<u64>) -> String 
         rows.push(("weights read", format!("{} a token, {}/s", human::bytes(touched), human::bytes(speed as u64))));
         rows.extend(streamed(info, tps));
     }
+    rows.extend(experts(engine.streamed()));
     rows.extend(pressure(engine.pressure()).map(|words| ("memory was short", words)));
     rows.push(("ended by", finished.reason.name().into()));
     rows.extend(seed.map(|s| ("seed", s.to_string())));

@@ -7,6 +7,7 @@
 mod chat;
 mod demo;
 mod device;
+mod foresight;
 mod job;
 mod load;
 mod memory;
@@ -22,6 +23,7 @@ mod together;
 use crate::arch::ModelSpec;
 use crate::error::{Error, Result};
 use crate::format::Catalogue;
+use crate::stream::{Counters, Meter};
 use crate::text::Tokenizer;
 pub use chat::ChatFormat;
 use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
@@ -57,6 +59,7 @@ pub struct Engine {
     tokenizer: Arc<Tokenizer>,
     info: ModelInfo,
     seen: Arc<Seen>,
+    meter: Meter,
 }
 
 /// What was loaded.
@@ -138,14 +141,14 @@ impl Engine {
         let (commands, inbox) = bounded(QUEUE);
         let closed = Arc::new(AtomicBool::new(false));
         let relief = Relief::new(&runner, options);
-        let seen = relief.seen();
+        let (seen, meter) = (relief.seen(), runner.stream().meter());
         let most = options.max_sequences;
         let scheduler = Scheduler::new(runner, relief, tokenizer.clone(), inbox, closed.clone(), most);
         let thread = std::thread::Builder::new()
             .name("air-engine".into())
             .spawn(|| scheduler.run())
             .map_err(|e| Error::Engine(format!("cannot start the engine's thread: {e}")))?;
-        Ok(Engine { commands: Some(commands), closed, thread: Some(thread), tokenizer, info, seen })
+        Ok(Engine { commands: Some(commands), closed, thread: Some(thread), tokenizer, info, seen, meter })
     }
 
     /// What was loaded.
@@ -156,6 +159,11 @@ impl Engine {
     /// How short of memory it is and was.
     pub fn pressure(&self) -> PressureReport {
         self.seen.report()
+    }
+
+    /// What has come from the drive since loading began, and how long the cores have waited for it.
+    pub fn streamed(&self) -> Counters {
+        self.meter.counters()
     }
 
     /// The model's tokenizer.

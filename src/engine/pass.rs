@@ -6,6 +6,7 @@
 //! neighbours, so the bits are those of any other cut. Experts are wanted tile by tile: those that the cache has no
 //! places for come again with each tile.
 
+use super::foresight::Foresight;
 use crate::error::{Error, Result};
 use crate::hal::{Backend, Batch, Bindings, ProgramId, Row};
 use crate::lower::RESIDUAL;
@@ -33,6 +34,8 @@ pub(super) struct Pass<'a> {
     pub tables: &'a [&'a [Vec<u32>]],
     /// Most rows of a launch, but for stages that run whole.
     pub tile: usize,
+    /// What guesses experts, where they may come before they are wanted.
+    pub foresight: Option<Foresight<'a>>,
 }
 
 impl Pass<'_> {
@@ -44,7 +47,11 @@ impl Pass<'_> {
         self.stream.begin(outputs);
         let all = self.stages.iter().map(|s| self.rows.len().div_ceil(self.tile_of(s))).sum();
         let mut done = 0;
-        for stage in self.stages {
+        for (n, stage) in self.stages.iter().enumerate() {
+            if let Some(foresight) = &mut self.foresight {
+                let batch = Batch { rows: self.rows, first: 0, tables: self.tables };
+                foresight.before(n, self.backend, self.stream, &batch)?;
+            }
             self.stage(stage, &mut || {
                 done += 1;
                 if done < all { watch(done, all) } else { Ok(()) }

@@ -7,6 +7,7 @@
 
 mod homes;
 
+use super::foresight::{Foresight, Guesses};
 use super::pass::{BoundStage, Pass, Watch};
 use super::residence::Residence;
 use crate::error::Result;
@@ -54,6 +55,7 @@ pub struct Runner {
     /// Those of the plan, as long as the ring holds what a stage streams.
     pass_rows: usize,
     stages: Vec<BoundStage>,
+    guesses: Guesses,
     kv: Kv,
     width: usize,
     vocab: usize,
@@ -86,6 +88,7 @@ impl Runner {
             whole: lowered.programs[s.program].runs_whole(),
         };
         let pass_rows = residence.pass_rows;
+        let guesses = Guesses::new(lowered, &residence.plan, &residence.units, bind);
         Runner {
             backend,
             stream,
@@ -94,6 +97,7 @@ impl Runner {
             given: Given::default(),
             pass_rows,
             stages: lowered.stages.iter().map(bind).collect(),
+            guesses,
             kv: Kv::new(layout, context, pass_rows),
             width: lowered.carries[RESIDUAL.0 as usize].width,
             vocab: lowered.vocab(),
@@ -204,6 +208,7 @@ impl Runner {
             rows: &self.rows,
             tables: &tables[..sequences],
             tile: self.max_rows,
+            foresight: Foresight::new(&mut self.guesses, &self.residence.plan, self.rows.len(), self.max_rows),
         };
         pass.run(outputs > 0, watch)?;
         self.logits.resize(outputs * self.vocab, 0.0);

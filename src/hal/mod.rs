@@ -204,7 +204,7 @@ pub trait Backend: Send {
     /// `Engine` when the device failed.
     fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()>;
 
-    /// Copies the first rows of a float carry out, as many as `out` holds.
+    /// Copies the first rows of a carry out, as many as `out` holds; indices as floats.
     fn read(&self, carry: CarryId, out: &mut [f32]);
 
     /// Fills the first rows of a float carry: what a program starts from where no other wrote it before.

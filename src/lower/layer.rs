@@ -5,7 +5,7 @@ use crate::arch::{AttentionSpec, Ffn, LayerSpec, Mixer, ModelSpec};
 use crate::op::{Activation, Builder, Carry, CarryId, Op, Program, ValueId, WeightSlot};
 
 const FFN_INPUT: CarryId = CarryId(2);
-const EXPERT_IDS: CarryId = CarryId(3);
+pub(super) const EXPERT_IDS: CarryId = CarryId(3);
 const EXPERT_WEIGHTS: CarryId = CarryId(4);
 
 /// The widest routing of the model, if a layer has experts.
@@ -17,7 +17,7 @@ pub(super) fn most_experts_used(spec: &ModelSpec) -> Option<usize> {
     spec.layers.iter().filter_map(used).max()
 }
 
-type Part = (&'static str, Program, Vec<TensorName>);
+pub(super) type Part = (&'static str, Program, Vec<TensorName>);
 
 /// The programs of a layer, with the suffix of the stage's name and the tensors of their slots.
 pub(super) fn programs(spec: &ModelSpec, l: &LayerSpec, carries: &[Carry]) -> Vec<Part> {
@@ -40,6 +40,16 @@ pub(super) fn programs(spec: &ModelSpec, l: &LayerSpec, carries: &[Carry]) -> Ve
             vec![at.part(""), then.part(" experts")]
         }
     }
+}
+
+/// A layer's router as it would choose for the rows that come into the layer: the routing stage without its attention.
+/// It writes the carries of the routing, which mean nothing then.
+pub(super) fn guess(spec: &ModelSpec, l: &LayerSpec, carries: &[Carry]) -> Option<Part> {
+    let Ffn::Moe { experts, used, normalise, .. } = l.ffn else { return None };
+    let mut at = Lowering { spec, l: LayerBuilder { b: Builder::new("guess", carries), tensors: vec![] } };
+    let x = at.l.b.carry(RESIDUAL);
+    at.route(x, experts, used, normalise);
+    Some(at.part(" guess"))
 }
 
 struct Lowering<'m> {

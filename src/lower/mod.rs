@@ -34,6 +34,17 @@ pub struct Stage {
     pub layer: Option<KvLayerId>,
 }
 
+/// A stage that guesses which experts a layer will choose. Nothing depends on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guess {
+    /// Index of the layer's first stage, before which it may run.
+    pub before: usize,
+    /// It leaves its guess in the carry `EXPERT_IDS`, which the layer overwrites. Its weights are the layer's.
+    pub stage: Stage,
+    /// Index into `Lowered::weights` of a matrix of the experts.
+    pub experts: usize,
+}
+
 /// Layers that keep their state alike.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StateGroup {
@@ -52,6 +63,8 @@ pub struct Lowered {
     pub programs: Vec<Program>,
     /// In order of execution.
     pub stages: Vec<Stage>,
+    /// Those of the layers with experts, in order.
+    pub guesses: Vec<Guess>,
     /// Distinct weights in order of first use.
     pub weights: Vec<WeightNeed>,
     /// Groups of sequence state.
@@ -64,6 +77,8 @@ pub struct Lowered {
 pub const RESIDUAL: CarryId = CarryId(0);
 /// The logits' carry.
 pub const LOGITS: CarryId = CarryId(1);
+/// The carry of chosen experts, where a layer has any.
+pub const EXPERT_IDS: CarryId = layer::EXPERT_IDS;
 
 /// Lowers a model.
 pub fn lower(spec: &ModelSpec) -> Lowered {
@@ -75,6 +90,7 @@ pub fn lower(spec: &ModelSpec) -> Lowered {
         ],
         programs: vec![],
         stages: vec![],
+        guesses: vec![],
         weights: vec![],
         groups: vec![],
         places: HashMap::new(),
@@ -86,10 +102,19 @@ pub fn lower(spec: &ModelSpec) -> Lowered {
     }
     out.embed(spec);
     for (i, l) in spec.layers.iter().enumerate() {
-        let state = out.state_of(l);
-        for (name, program, tensors) in layer::programs(spec, l, &out.carries) {
+        let (state, before) = (out.state_of(l), out.stages.len());
+        let bind = |out: &mut Lowered, (name, program, tensors): layer::Part| {
             let tensors = tensors.iter().map(|t| if t.layer { format!("blk.{i}.{}", t.name) } else { t.name.clone() });
-            out.stage(format!("layer {i}{name}"), program, tensors.collect(), Some(state));
+            out.bind(format!("layer {i}{name}"), program, tensors.collect(), Some(state))
+        };
+        for part in layer::programs(spec, l, &out.carries) {
+            let stage = bind(&mut out, part);
+            out.stages.push(stage);
+        }
+        if let Some(part) = layer::guess(spec, l, &out.carries) {
+            let stage = bind(&mut out, part);
+            let experts = out.stages[out.stages.len() - 1].weights[0];
+            out.guesses.push(Guess { before, stage, experts });
         }
     }
     out.head(spec);
@@ -104,7 +129,8 @@ impl Lowered {
         let table = b.weight("token_embd", &[spec.width, spec.vocab]);
         let out = b.carry(RESIDUAL);
         b.op(Op::Embed { table, out });
-        self.stage("embed".into(), b.finish(), vec!["token_embd.weight".into()], None);
+        let stage = self.bind("embed".into(), b.finish(), vec!["token_embd.weight".into()], None);
+        self.stages.push(stage);
     }
 
     /// Final norm and logits of the rows that want them.
@@ -121,7 +147,8 @@ impl Lowered {
         b.op(Op::RmsNorm { x: picked, weight: norm, group: spec.width, eps: spec.norm_eps, out: normed });
         b.op(Op::MatMul { x: normed, weight, bias: None, out: logits });
         let output = if spec.tied { "token_embd.weight" } else { "output.weight" };
-        self.stage("head".into(), b.finish(), vec!["output_norm.weight".into(), output.into()], None);
+        let stage = self.bind("head".into(), b.finish(), vec!["output_norm.weight".into(), output.into()], None);
+        self.stages.push(stage);
     }
 
     /// The state of a layer, in the group of its kind.
@@ -137,8 +164,8 @@ impl Lowered {
         KvLayerId { group, layer: layers.len() - 1 }
     }
 
-    /// Adds a stage; shares program and weights with earlier ones where they are equal.
-    fn stage(&mut self, name: String, program: Program, tensors: Vec<String>, layer: Option<KvLayerId>) {
+    /// A stage that shares program and weights with earlier ones where they are equal.
+    fn bind(&mut self, name: String, program: Program, tensors: Vec<String>, layer: Option<KvLayerId>) -> Stage {
         let needs: Vec<WeightNeed> = tensors
             .into_iter()
             .zip(&program.weights)
@@ -150,7 +177,7 @@ impl Lowered {
             self.programs.push(program);
             self.programs.len() - 1
         });
-        self.stages.push(Stage { name, program, weights, layer });
+        Stage { name, program, weights, layer }
     }
 
     fn need(&mut self, need: WeightNeed) -> usize {

@@ -5,8 +5,12 @@
 //! on. An expert that is wanted stays until the next step wants others. Where a step wants more experts than there are
 //! places, each stays only until its panels of this step have been used, so they pass through, and only these are read.
 //!
+//! Between two steps the drive has nothing to do, and what the next one will want can be guessed (`ahead`).
+//!
 //! Parts of a place go from `Empty` to `Reading` to `Ready` or `Failed`, and back to `Empty` when its expert leaves; a
 //! part that failed is the error of its pass, and is empty in the next. It knows no threads and no drive.
+
+mod ahead;
 
 use super::counters::Counters;
 use super::uses::Uses;
@@ -14,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::hal::Wanted;
 use crate::io::{Done, Slot};
 use crate::plan;
+use ahead::Guess;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,8 +30,11 @@ pub(super) struct Cache {
     of: Vec<Option<(u32, u32)>>,
     experts: Vec<Expert>,
     places: Vec<Place>,
+    /// Bytes of panels, by their number.
+    lens: Vec<u64>,
     /// Panels to read.
     queue: VecDeque<u32>,
+    guess: Guess,
     uses: Uses,
     /// The step that wants, and whether there are places for all its experts.
     step: u64,
@@ -35,13 +43,16 @@ pub(super) struct Cache {
     moves: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Expert {
     panels: Vec<u32>,
     place: Option<usize>,
     /// The last step that wanted it, and how many panels that has still to use.
     step: u64,
     left: u32,
+    /// The last guess that it was in, and how many bytes of it were begun to be read for that.
+    guess: u64,
+    ahead: u64,
 }
 
 #[derive(Debug)]
@@ -63,8 +74,14 @@ struct Part {
 #[derive(Debug)]
 enum Content {
     Empty(Arc<Slot>),
-    Reading,
-    Ready { slot: Arc<Slot>, start: usize },
+    /// It is being read: because it is wanted, or on a guess.
+    Reading {
+        ahead: bool,
+    },
+    Ready {
+        slot: Arc<Slot>,
+        start: usize,
+    },
     Failed(Arc<Slot>, Error),
 }
 
@@ -73,7 +90,7 @@ impl Content {
     fn empty(&mut self) {
         let slot = match self {
             Content::Ready { slot, .. } | Content::Failed(slot, _) => slot.clone(),
-            Content::Empty(_) | Content::Reading => return,
+            Content::Empty(_) | Content::Reading { .. } => return,
         };
         *self = Content::Empty(slot);
     }
@@ -84,13 +101,13 @@ impl Content {
 }
 
 impl Cache {
-    /// An empty cache for as many panels; the slots are those of `places` times `sizes`.
-    pub fn new(plan: &plan::Cache, panels: usize, slots: Vec<Arc<Slot>>) -> Cache {
-        let mut of = vec![None; panels];
+    /// An empty cache for panels of these lengths; the slots are those of `places` times `sizes`.
+    pub fn new(plan: &plan::Cache, lens: Vec<u64>, slots: Vec<Arc<Slot>>) -> Cache {
+        let mut of = vec![None; lens.len()];
         for (e, numbers) in plan.experts.iter().enumerate() {
             (0..).zip(numbers).for_each(|(part, &n)| of[n as usize] = Some((e as u32, part)));
         }
-        let expert = |panels: &Vec<u32>| Expert { panels: panels.clone(), place: None, step: 0, left: 0 };
+        let expert = |panels: &Vec<u32>| Expert { panels: panels.clone(), ..Expert::default() };
         let mut slots = slots.into_iter();
         let mut place = || {
             let slots = slots.by_ref().take(plan.sizes.len());
@@ -101,6 +118,7 @@ impl Cache {
             of,
             experts: plan.experts.iter().map(expert).collect(),
             places: (0..plan.places).map(|_| place()).collect(),
+            lens,
             uses: Uses::new(plan.experts.len()),
             ..Cache::default()
         }
@@ -127,9 +145,10 @@ impl Cache {
     }
 
     /// A pass begins: nothing is wanted yet, and what failed may be tried again.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, counters: &mut Counters) {
         self.queue.clear();
         self.step += 1;
+        self.end_guess(counters);
         self.uses.begin();
         let parts = self.places.iter_mut().flat_map(|p| &mut p.parts);
         parts.filter(|p| matches!(p.content, Content::Failed(..))).for_each(|p| p.content.empty());
@@ -145,10 +164,12 @@ impl Cache {
             if self.experts[e].step != self.step {
                 experts += 1;
                 (self.experts[e].step, self.experts[e].left) = (self.step, 0);
+                let state = self.state(e);
                 if self.uses.count(e) {
-                    match self.state(e) {
-                        State::Whole => counters.hits += 1,
-                        State::Begun | State::Away => counters.misses += 1,
+                    // One that was read on a guess had to come.
+                    match state == State::Whole && !self.was_read_ahead(e) {
+                        true => counters.hits += 1,
+                        false => counters.misses += 1,
                     }
                 }
             }
@@ -157,6 +178,7 @@ impl Cache {
                 part.done = 0;
             }
         }
+        self.end_guess(counters);
         self.whole = experts <= self.places.len();
         panels.sort_unstable_by_key(|&(number, _)| {
             let (e, _) = self.of(number);
@@ -184,24 +206,30 @@ impl Cache {
         while let Some(&number) = self.queue.front() {
             let (expert, _) = self.of(number);
             if self.experts[expert].place.is_none() {
-                self.make_room(expert)?;
+                self.make_room(expert, false)?;
             }
             self.queue.pop_front();
-            let part = self.part(number).expect("its expert has a place");
-            if matches!(part.content, Content::Empty(_))
-                && let Content::Empty(slot) = std::mem::replace(&mut part.content, Content::Reading)
-            {
+            if let Some(slot) = self.begin_read(number, false) {
                 return Some((number, slot));
             }
         }
         None
     }
 
+    /// Where to read a panel to, if its place is empty.
+    fn begin_read(&mut self, number: u32, ahead: bool) -> Option<Arc<Slot>> {
+        let content = &mut self.part(number).expect("its expert has a place").content;
+        let Content::Empty(slot) = content else { return None };
+        let slot = slot.clone();
+        *content = Content::Reading { ahead };
+        Some(slot)
+    }
+
     /// Gives an expert a place: a free one, or that of the expert that is worth least; of several the one that came
-    /// last.
-    fn make_room(&mut self, expert: usize) -> Option<()> {
+    /// last. On a guess, none that was guessed leaves.
+    fn make_room(&mut self, expert: usize, ahead: bool) -> Option<()> {
         let worth = |p: &Place| p.expert.map_or(-1.0, |e| self.uses.worth(e));
-        let candidates = self.places.iter().enumerate().filter(|(_, p)| self.may_leave(p));
+        let candidates = self.places.iter().enumerate().filter(|(_, p)| self.may_leave(p, ahead));
         let order = |a: &Place, b: &Place| worth(a).total_cmp(&worth(b)).then(Reverse(a.since).cmp(&Reverse(b.since)));
         let found = candidates.min_by(|a, b| order(a.1, b.1)).map(|c| c.0)?;
         self.moves += 1;
@@ -219,21 +247,28 @@ impl Cache {
         Some(())
     }
 
-    fn may_leave(&self, place: &Place) -> bool {
+    fn may_leave(&self, place: &Place, ahead: bool) -> bool {
         let Some(expert) = place.expert.map(|e| &self.experts[e]) else { return true };
         let wanted = expert.step == self.step && (self.whole || expert.left > 0);
-        let busy = |p: &Part| p.users > 0 || matches!(p.content, Content::Reading);
-        !wanted && !place.parts.iter().any(busy)
+        let guessed = ahead && expert.guess == self.guess.number;
+        let busy = |p: &Part| p.users > 0 || matches!(p.content, Content::Reading { .. });
+        !wanted && !guessed && !place.parts.iter().any(busy)
     }
 
-    /// A read has ended.
+    /// A read has ended. One on a guess that failed never was; if it is wanted by now it is tried again.
     pub fn arrive(&mut self, number: u32, done: Done) {
         let part = self.part(number).expect("an expert stays while it is read");
-        assert!(matches!(part.content, Content::Reading), "what arrives was being read");
+        let Content::Reading { ahead } = part.content else { unreachable!("what arrives was being read") };
         part.content = match done.result {
             Ok(()) => Content::Ready { slot: done.slot, start: done.start },
+            Err(_) if ahead => Content::Empty(done.slot),
             Err(e) => Content::Failed(done.slot, e),
         };
+        let again = ahead && matches!(part.content, Content::Empty(_));
+        self.guess.reading -= usize::from(ahead);
+        if again && self.experts[self.of(number).0].step == self.step {
+            self.queue.push_front(number);
+        }
     }
 
     /// A panel that has arrived or failed; its user is counted.
@@ -245,7 +280,7 @@ impl Cache {
                 Some(Ok((slot.clone(), *start)))
             }
             Content::Failed(_, e) => Some(Err(e.clone())),
-            Content::Empty(_) | Content::Reading => None,
+            Content::Empty(_) | Content::Reading { .. } => None,
         }
     }
 

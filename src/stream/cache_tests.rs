@@ -42,7 +42,7 @@ fn passes(together: usize) -> Vec<Vec<Vec<u32>>> {
 /// A cache for experts of one panel each.
 fn cache(experts: u32, places: usize) -> Cache {
     let plan = plan::Cache { experts: (0..experts).map(|e| vec![e]).collect(), places, sizes: vec![1] };
-    Cache::new(&plan, experts as usize, slots(places, 1).unwrap())
+    Cache::new(&plan, vec![1; experts as usize], slots(places, 1).unwrap())
 }
 
 /// A step that uses each panel once, in the order given; reads end at once.
@@ -70,7 +70,7 @@ fn rate(cache: &mut Cache, passes: &[Vec<Vec<u32>>]) -> f64 {
         if n == passes.len() / 8 {
             counters = Counters::default();
         }
-        cache.begin();
+        cache.begin(&mut counters);
         layers.iter().for_each(|experts| step(cache, experts, &mut counters));
     }
     counters.hit_rate().unwrap()
@@ -111,7 +111,7 @@ fn a_step_may_want_more_than_there_is_room_for() {
         let mut cache = cache(20, places);
         let mut counters = Counters::default();
         for pass in 0..10 {
-            cache.begin();
+            cache.begin(&mut counters);
             let some: Vec<u32> = (0..20).filter(|e| (e * 7 + pass) % 3 > 0).collect();
             step(&mut cache, &some, &mut counters);
             step(&mut cache, &(0..20).collect::<Vec<_>>(), &mut counters);

@@ -15,6 +15,12 @@ pub struct Counters {
     pub misses: u64,
     /// Bytes of experts among `bytes`.
     pub missed: u64,
+    /// Experts of which something was read on a guess, before the step that might want them was known.
+    pub foreseen: u64,
+    /// Those of them that the next step did want; they count as misses too.
+    pub foreseen_used: u64,
+    /// Bytes of the others that were read on a guess: among `missed`, and for nothing.
+    pub read_for_nothing: u64,
 }
 
 impl Counters {
@@ -36,6 +42,9 @@ impl std::ops::Sub for Counters {
             hits: self.hits - before.hits,
             misses: self.misses - before.misses,
             missed: self.missed - before.missed,
+            foreseen: self.foreseen - before.foreseen,
+            foreseen_used: self.foreseen_used - before.foreseen_used,
+            read_for_nothing: self.read_for_nothing - before.read_for_nothing,
         }
     }
 }

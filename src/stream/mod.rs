@@ -13,6 +13,8 @@
 //! under way that nobody wants any more.
 
 mod again;
+#[cfg(test)]
+mod ahead_tests;
 mod cache;
 #[cfg(test)]
 mod cache_tests;
@@ -136,7 +138,7 @@ impl Streamer {
         let room = io::slots_of(&sizes.repeat(plan.cache.places))?;
         let state = State {
             order,
-            cache: Cache::new(&plan.cache, plan.parts.len(), room),
+            cache: Cache::new(&plan.cache, plan.parts.iter().map(|p| p.extent.len).collect(), room),
             queue: VecDeque::new(),
             free: vec![],
             pass: 1,
@@ -187,7 +189,7 @@ impl Streamer {
         if state.order.numbers.is_empty() && state.cache.is_empty() {
             return;
         }
-        state.cache.begin();
+        state.cache.begin(&mut state.clock.counters);
         state.pass += 1;
         (state.outputs, state.again) = (outputs, false);
         // What a pass that failed has left.
@@ -198,9 +200,34 @@ impl Streamer {
         self.shared.freed.notify_one();
     }
 
+    /// The next step that wants experts will likely want those of these panels, the first ones most: they may come
+    /// while the drive has nothing else to do. What is wanted then is as ever what `Supply::want` says.
+    pub fn foresee(&self, panels: &[u32]) {
+        let mut state = lock(&self.shared.state);
+        let state = &mut *state;
+        state.cache.foresee(panels, &mut state.clock.counters);
+        self.shared.freed.notify_one();
+    }
+
     /// What has been read and waited for since it was opened.
     pub fn counters(&self) -> Counters {
-        lock(&self.shared.state).clock.counters
+        self.meter().counters()
+    }
+
+    /// What tells the counters to others, while it lives and after.
+    pub fn meter(&self) -> Meter {
+        Meter(self.shared.clone())
+    }
+}
+
+/// The counters of a stream, for whoever does not own it.
+#[derive(Debug, Clone)]
+pub struct Meter(Arc<Shared>);
+
+impl Meter {
+    /// As `Streamer::counters`.
+    pub fn counters(&self) -> Counters {
+        lock(&self.0.state).clock.counters
     }
 }
 
@@ -211,20 +238,22 @@ impl Drop for Streamer {
 }
 
 impl State {
-    /// The next panel to read, by its tag, and where to: experts that are wanted go before what is read ahead.
-    fn next(&mut self) -> Option<(u64, Arc<Slot>)> {
+    /// The next panel to read while `busy` are being read, by its tag, and where to: experts that are wanted go before
+    /// what the ring reads ahead, and that before experts that may be wanted.
+    fn next(&mut self, busy: usize) -> Option<(u64, Arc<Slot>)> {
         if let Some((number, slot)) = self.cache.next() {
             return Some((number.into(), slot));
         }
-        if self.free.is_empty() {
-            return None;
+        if !self.free.is_empty()
+            && let Some(entry) = self.advance()
+        {
+            // A read is known by its pass and panel: the same panel may be wanted again before a read of it that was
+            // dropped has ended.
+            let tag = entry.pass << 32 | u64::from(entry.number);
+            self.queue.push_back(entry);
+            return self.free.pop().map(|slot| (tag, slot));
         }
-        let entry = self.advance()?;
-        // A read is known by its pass and panel: the same panel may be wanted again before a read of it that was
-        // dropped has ended.
-        let tag = entry.pass << 32 | u64::from(entry.number);
-        self.queue.push_back(entry);
-        self.free.pop().map(|slot| (tag, slot))
+        self.cache.next_ahead(busy).map(|(number, slot)| (number.into(), slot))
     }
 
     /// The next panel of the order, if it is known.
@@ -283,7 +312,7 @@ impl Shared {
             let news = !ended.is_empty();
             ended.drain(..).for_each(|done| self.arrive(&mut state, done));
             while !state.closed && reader.in_flight() + begun.len() < depth {
-                let Some((tag, slot)) = state.next() else { break };
+                let Some((tag, slot)) = state.next(reader.in_flight() + begun.len()) else { break };
                 let Place { source, offset, len } = self.places[tag as u32 as usize];
                 begun.push((Read { source, offset, len, tag }, slot));
             }

@@ -8,7 +8,7 @@ use super::cache::Cache;
 use super::{Content, State, Streamer, lock};
 use crate::error::{Error, Result};
 use crate::hal::Home;
-use crate::io;
+use crate::io::{self, Reader, Slot};
 use crate::plan::Plan;
 use crate::source::Source;
 use std::collections::VecDeque;
@@ -121,8 +121,13 @@ impl Streamer {
         let Ring { sources, options, slots, slot_bytes } = &self.ring;
         let slots = io::slots(*slots, *slot_bytes)?;
         let io::Opened { reader, note } = io::open(sources, &slots, options)?;
-        let depth = options.depth;
         (self.description, self.note) = (reader.description(), note);
+        let depth = options.depth;
+        self.read_with(reader, slots, depth)
+    }
+
+    /// Begins to read with a reader into a ring, so many reads at once, where nothing reads.
+    pub(super) fn read_with(&mut self, reader: Box<dyn Reader>, slots: Vec<Arc<Slot>>, depth: usize) -> Result<()> {
         let mut state = lock(&self.shared.state);
         (state.queue, state.free, state.closed) = (VecDeque::with_capacity(slots.len()), slots, false);
         drop(state);
@@ -142,7 +147,7 @@ impl Streamer {
     }
 
     /// Ends the reading; the ring's memory goes.
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         lock(&self.shared.state).closed = true;
         self.shared.freed.notify_one();
         if let Some(thread) = self.thread.take() {

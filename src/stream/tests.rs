@@ -12,7 +12,7 @@ fn byte(n: usize, i: usize) -> u8 {
 }
 
 /// Bytes of panel `n`.
-fn len(n: usize) -> usize {
+pub fn len(n: usize) -> usize {
     3000 + n * 517 % 2000
 }
 
@@ -257,7 +257,7 @@ fn a_file_that_was_cut_short_is_an_error_that_says_so() {
 }
 
 /// Two panels that are streamed, then two parts of each of eight experts, which have room in some places.
-fn mixture(places: usize) -> (tempfile::NamedTempFile, Vec<Arc<Source>>, Plan) {
+pub fn mixture(places: usize) -> (tempfile::NamedTempFile, Vec<Arc<Source>>, Plan) {
     let mut homes = vec![M, S, S];
     homes.extend([C; 16]);
     let (file, sources, mut plan) = model(&homes, 3);

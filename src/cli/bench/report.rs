@@ -6,6 +6,7 @@ use super::work::Work;
 use crate::cli::human;
 use crate::engine::{ModelInfo, Residence};
 use crate::plan::{Rates, Traffic};
+use crate::stream::Counters;
 use serde_json::{Value, json};
 
 /// Everything that was measured and counted.
@@ -62,6 +63,18 @@ impl Report<'_> {
     fn disk(&self) -> Option<(f64, f64)> {
         let bytes = self.median(Run::disk_bytes);
         self.info.residence.plan.brings().then(|| (bytes, bytes * self.decode_tps()))
+    }
+
+    /// Experts read on a guess for a token, how many of them were used, and bytes read for nothing; none without a cache.
+    fn foreseen(&self) -> Option<Value> {
+        let of = |f: fn(&Counters) -> u64| self.median(|r| r.a_token(f(&r.streamed)));
+        (!self.info.residence.plan.cache.experts.is_empty()).then(|| {
+            json!({
+                "read_a_token": of(|c| c.foreseen),
+                "used_a_token": of(|c| c.foreseen_used),
+                "wasted_bytes_a_token": of(|c| c.read_for_nothing),
+            })
+        })
     }
 
     /// Whether what decoding reads stays in the processor's cache.
@@ -144,6 +157,7 @@ impl Report<'_> {
                 "expert_places": plan.cache.places,
                 "experts": plan.cache.experts.len(),
                 "expert_hit_rate": (!plan.cache.experts.is_empty()).then(|| self.median(Run::hit_rate)),
+                "experts_foreseen": self.foreseen(),
             },
             "roofline": {
                 "bound": self.decode_limit().map_or(if self.cached() { "cache" } else { "mem" }, |(_, bound)| bound),

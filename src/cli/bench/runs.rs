@@ -78,7 +78,12 @@ impl Run {
 
     /// Bytes from the drive for one token of the answers.
     pub fn disk_bytes(&self) -> f64 {
-        self.streamed.bytes as f64 / f64::from(self.lengths.batch) / f64::from(self.lengths.answer - 1)
+        self.a_token(self.streamed.bytes)
+    }
+
+    /// The share of one token of the answers in what was counted while they were written.
+    pub fn a_token(&self, count: u64) -> f64 {
+        count as f64 / f64::from(self.lengths.batch) / f64::from(self.lengths.answer - 1)
     }
 
     /// Share of the time of decoding during which a thread waited for the drive.

@@ -5,7 +5,7 @@
 
 use super::bench::{Lengths, Limits, Work};
 use super::{human, model, output, synth};
-use crate::config::Size;
+use crate::config::{Device, Size};
 use crate::engine::{LoadOptions, Outlook, cores, outlook};
 use crate::error::Result;
 use crate::format::Catalogue;
@@ -48,7 +48,12 @@ pub fn run(args: Args) -> Result<()> {
         None => model::open(&settings)?,
     };
     let drive_rate = args.drive_rate;
-    let options = LoadOptions { drive_rate, ..model::options(&settings, args.model.exact)? };
+    let mut options = LoadOptions { drive_rate, ..model::options(&settings, args.model.exact)? };
+    let another = drive_rate.is_some() || args.memory_rate.is_some();
+    if another && options.device == Device::Auto {
+        // This machine's GPU is not that one's.
+        options.device = Device::Cpu;
+    }
     let threads = options.threads.unwrap_or_else(cores);
     // Of another machine nothing is known but what is given.
     let limits = match (drive_rate, args.memory_rate) {
@@ -56,13 +61,17 @@ pub fn run(args: Args) -> Result<()> {
         (_, memory) => Limits { memory: memory.map(|rate| (threads, rate)).into_iter().collect(), ..Limits::default() },
     };
     let mut forecast = Forecast::new(&catalogue, &options, &limits)?;
+    if forecast.outlook.residence.on_gpu && !another {
+        // What a GPU gives is not measured yet, and the machine's memory is not its own.
+        forecast.rates = Rates { drive: None, memory: None, cores: None };
+    }
     if let Some((shape, quant)) = &args.synthetic {
         forecast.file = format!("synthetic {shape}:{quant}");
     }
     // What one would have to pay for.
     let budget = forecast.outlook.residence.plan.budget;
-    let roomier = LoadOptions { ram_budget: Some(Size::Bytes(budget + (8 << 30))), ..options.clone() };
-    let roomier = Forecast::new(&catalogue, &roomier, &limits).ok().filter(|_| forecast.streams());
+    let more = LoadOptions { ram_budget: Some(Size::Bytes(budget + (8 << 30))), say: |_| (), ..options.clone() };
+    let roomier = forecast.streams().then(|| Forecast::new(&catalogue, &more, &limits).ok()).flatten();
     match args.json {
         true => output::json(&forecast.json(roomier.as_ref())),
         false => output::report(&forecast.text(roomier.as_ref())),

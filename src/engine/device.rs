@@ -7,42 +7,64 @@ use crate::error::{Error, Result};
 use crate::hal::Backend;
 use crate::hal::cpu::{Cpu, CpuOptions};
 use crate::hal::exact::Exact;
-use crate::hal::gpus;
+use crate::hal::open_gpu;
 
-/// The backend that the options ask for. Where they leave the choice and no GPU can be taken, a program that was built for
-/// one says why.
-///
-/// # Errors
-/// `Unsupported` where a GPU was asked for and cannot be had, `Invalid` where one was asked to interpret; those of the
-/// backend.
-pub(super) fn backend(options: &LoadOptions) -> Result<Box<dyn Backend>> {
-    match options.device {
-        Device::Cuda(_) if options.exact => {
-            Err(Error::Invalid("the interpreter (--exact) runs on the CPU: use --device cpu".into()))
-        }
-        Device::Cuda(wanted) => cuda(wanted).map_err(|why| {
-            let what = wanted.map_or("--device cuda".into(), |n| format!("--device cuda:{n}"));
-            Error::Unsupported { what, instead: format!("{why}; use --device cpu") }
-        }),
-        Device::Auto if !options.exact && cfg!(feature = "cuda") => cuda(None).or_else(|why| {
-            (options.say)(&format!("not on a GPU: {why}"));
-            cpu(options)
-        }),
-        Device::Auto | Device::Cpu => cpu(options),
-    }
+/// A device, and the memory that a model on it lives in.
+pub(super) struct Place {
+    pub backend: Box<dyn Backend>,
+    pub room: Room,
 }
 
-fn cpu(options: &LoadOptions) -> Result<Box<dyn Backend>> {
-    if options.exact {
-        return Ok(Box::new(Exact::new(options.threads.unwrap_or_else(memory::cores))));
-    }
-    let LoadOptions { threads, threads_batch, .. } = *options;
-    Ok(Box::new(Cpu::new(CpuOptions { threads, threads_batch, isa: None })?))
+/// The memory of weights, state and workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// The machine's, from which weights may be streamed to the cores.
+    Machine,
+    /// A GPU's, where everything must fit.
+    Gpu {
+        /// Bytes that are free.
+        free: u64,
+    },
+}
+
+/// Prepares a model on the device that the options ask for. Where they leave the choice, and no GPU can be taken or the
+/// model does not fit there, the CPU runs it, and a program that was built for GPUs says why.
+///
+/// # Errors
+/// `Unsupported` where a GPU was asked for and cannot be had, `Invalid` where one was asked to interpret; those of
+/// `prepare`.
+pub(super) fn first<T>(options: &LoadOptions, prepare: &mut dyn FnMut(Place) -> Result<T>) -> Result<T> {
+    let refused = match options.device {
+        Device::Cuda(_) if options.exact => {
+            return Err(Error::Invalid("the interpreter (--exact) runs on the CPU: use --device cpu".into()));
+        }
+        Device::Cuda(wanted) => {
+            let what = wanted.map_or("--device cuda".into(), |n| format!("--device cuda:{n}"));
+            let instead = |why| Error::Unsupported { what, instead: format!("{why}; use --device cpu") };
+            return prepare(cuda(wanted).map_err(instead)?);
+        }
+        Device::Auto if !options.exact && cfg!(feature = "cuda") => match cuda(None).map(&mut *prepare) {
+            Err(why) => why,
+            Ok(Err(e @ (Error::Unsupported { .. } | Error::Limit(_) | Error::Engine(_)))) => e.to_string(),
+            Ok(done) => return done,
+        },
+        Device::Auto | Device::Cpu => return prepare(cpu(options)?),
+    };
+    (options.say)(&format!("not on a GPU: {refused}"));
+    prepare(cpu(options)?)
 }
 
 /// A GPU, or why not.
-fn cuda(wanted: Option<u32>) -> Result<Box<dyn Backend>, String> {
-    let gpus = gpus()?;
-    let gpu = gpus.choose(wanted)?;
-    Err(format!("{} could run it, but air's kernels for it are still being written", gpu.name))
+fn cuda(wanted: Option<u32>) -> Result<Place, String> {
+    let (backend, free) = open_gpu(wanted)?;
+    Ok(Place { backend, room: Room::Gpu { free } })
+}
+
+fn cpu(options: &LoadOptions) -> Result<Place> {
+    let LoadOptions { threads, threads_batch, .. } = *options;
+    let backend: Box<dyn Backend> = match options.exact {
+        true => Box::new(Exact::new(threads.unwrap_or_else(memory::cores))),
+        false => Box::new(Cpu::new(CpuOptions { threads, threads_batch, isa: None })?),
+    };
+    Ok(Place { backend, room: Room::Machine })
 }

@@ -3,7 +3,7 @@
 //! Every weight is checked against the shape that the programs expect before a byte of it is read, and a tensor
 //! that no program uses is refused: it means that the file is a variant whose meaning air does not know.
 
-use super::device;
+use super::device::{self, Place, Room};
 use super::relief::Gauge;
 use super::residence::{self, Residence};
 use super::runner::{MAX_SEQUENCES, Runner};
@@ -128,6 +128,10 @@ struct Prepared {
 }
 
 fn prepare(catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
+    device::first(options, &mut |place| prepare_on(place, catalogue, options))
+}
+
+fn prepare_on(place: Place, catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
     let n = options.max_sequences;
     if !(1..=MAX_SEQUENCES).contains(&n) {
         return Err(Error::Invalid(format!("{n} sequences cannot run at once; 1 to {MAX_SEQUENCES} can")));
@@ -135,17 +139,17 @@ fn prepare(catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
     let spec = arch::spec(catalogue)?;
     let lowered = lower::lower(&spec);
     let tensors = check(catalogue, &lowered)?;
-    let mut backend = device::backend(options)?;
+    let Place { mut backend, room } = place;
     let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
     let max_rows = options.max_rows.max(1);
     let max_outputs = options.max_outputs.min(max_rows).max(n);
     let mut size = options.state;
     let (mut state, mut residence) = loop {
-        let state = layout(&spec, &lowered, options, size, weight_bytes(&tensors))?;
+        let state = layout(&spec, &lowered, options, room, size, weight_bytes(&tensors))?;
         let (carries, kv) = (&lowered.carries[..], &state.layout);
         let reservation = Reservation { carries, pass_rows: max_rows, max_rows, max_outputs, kv };
         let units = residence::units(&lowered, &tensors);
-        match Residence::plan(catalogue, units, &*backend, &reservation, options) {
+        match Residence::plan(catalogue, units, &*backend, room, &reservation, options) {
             // Beside the ring and the activations of a small budget there is less.
             Err(Error::Limit(_)) if matches!(size, StateSize::UpTo(_)) && state.positions > state.context.into() => {
                 size = StateSize::UpTo(state.positions / 2);
@@ -310,7 +314,14 @@ fn kv_layout(lowered: &Lowered, options: &LoadOptions, context: u32, positions: 
     KvLayout { k, v, groups: lowered.groups.iter().map(group).collect() }
 }
 
-fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, size: StateSize, weights: u64) -> Result<State> {
+fn layout(
+    spec: &ModelSpec,
+    lowered: &Lowered,
+    options: &LoadOptions,
+    room: Room,
+    size: StateSize,
+    weights: u64,
+) -> Result<State> {
     let (k, v) = options.state_formats();
     for l in lowered.groups.iter().flat_map(|g| &g.layers) {
         for (f, what, dim) in [(k, "keys", l.head_dim), (v, "values", l.v_dim)] {
@@ -329,7 +340,7 @@ fn layout(spec: &ModelSpec, lowered: &Lowered, options: &LoadOptions, size: Stat
     let bytes =
         |l: &KvLayout| -> u64 { (0..l.groups.len()).map(|g| l.page_bytes(g) as u64 * l.groups[g].pages as u64).sum() };
     // Where the weights do not fit, each byte of state is one that is read from the drive in each pass.
-    let budget = residence::budget(options);
+    let budget = residence::budget(options, room);
     let room = budget.checked_sub(weights).filter(|&room| room > budget / 4).unwrap_or(budget / 4);
     let mut context = match options.context {
         Some(0) => return Err(Error::Invalid("the context size must be at least 1".into())),

@@ -6,6 +6,7 @@
 use super::load::LoadOptions;
 use super::memory;
 use super::pressure::{LEVELS, Level, Pressure, Reading, Step, Stock};
+use super::residence::Residence;
 use super::runner::Runner;
 use crate::error::Error;
 use crate::kv::SeqId;
@@ -92,8 +93,9 @@ pub(super) struct Relief {
 impl Relief {
     /// For a model that was loaded.
     pub fn new(runner: &Runner, options: &LoadOptions) -> Relief {
+        let &Residence { ref plan, on_gpu, .. } = runner.residence();
         Relief {
-            policy: Pressure::new(runner.residence().plan.budget, options.ram_budget.is_some()),
+            policy: Pressure::new(plan.budget, options.ram_budget.is_some() && !on_gpu),
             gauge: options.gauge.clone().unwrap_or_else(|| Arc::new(Machine(Instant::now()))),
             say: options.say,
             seen: Arc::default(),

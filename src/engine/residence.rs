@@ -1,5 +1,6 @@
 //! From a lowered model to a plan of its memory: what each weight is used for, and what else must be in memory.
 
+use super::device::Room;
 use super::load::LoadOptions;
 use super::memory;
 use crate::error::Result;
@@ -75,11 +76,15 @@ pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
     tensors.iter().zip(usage).enumerate().map(unit).collect()
 }
 
-/// Bytes that everything may take together: what was asked for, or what the machine and its cgroup leave, less a
-/// twentieth for what others do meanwhile.
-pub(super) fn budget(options: &LoadOptions) -> u64 {
+/// Bytes that everything may take together: what was asked for, or what the machine and its cgroup leave, or what is
+/// free on the GPU; less a twentieth for what others do meanwhile, and for what the driver takes beside.
+pub(super) fn budget(options: &LoadOptions, room: Room) -> u64 {
     let all = || memory::resident() + memory::available();
-    options.ram_budget.map_or_else(|| all() / 20 * 19, |size| size.of(all()))
+    match (room, options.ram_budget) {
+        (Room::Gpu { free }, _) => free / 20 * 19,
+        (Room::Machine, Some(size)) => size.of(all()),
+        (Room::Machine, None) => all() / 20 * 19,
+    }
 }
 
 /// What lives where, and how the rest is read.
@@ -97,6 +102,8 @@ pub struct Residence {
     pub reader: io::Options,
     /// Most rows of a pass: one batch, or several tiles that share each stage's weights (`lengthen`).
     pub pass_rows: usize,
+    /// Whether it is a GPU's memory that is planned.
+    pub on_gpu: bool,
     policy: Policy,
 }
 
@@ -110,18 +117,21 @@ impl Residence {
         catalogue: &Catalogue,
         units: Vec<Unit>,
         backend: &dyn Backend,
+        room: Room,
         reservation: &Reservation,
         options: &LoadOptions,
     ) -> Result<Residence> {
+        let on_gpu = room != Room::Machine;
         let needs = Needs {
-            process: memory::resident(),
+            process: if on_gpu { 0 } else { memory::resident() },
             workspace: backend.workspace(reservation),
             state: state_bytes(reservation.kv),
         };
-        let policy = Policy { budget: budget(options), block: BLOCK, stream: !options.exact, stages: false };
+        let stream = !options.exact && !on_gpu;
+        let policy = Policy { budget: budget(options, room), block: BLOCK, stream, stages: false };
         let plan = Plan::new(&units, needs, &policy)?;
         let (reader, pass_rows) = (options.reader.clone(), reservation.pass_rows);
-        let mut of = Residence { units, plan, drive: None, outdated: false, reader, pass_rows, policy };
+        let mut of = Residence { units, plan, drive: None, outdated: false, reader, pass_rows, on_gpu, policy };
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
         let ask = || match (options.drive_rate, largest) {
             (Some(rate), _) => Ok(Some(io::Probed::given(rate))),

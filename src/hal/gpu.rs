@@ -4,6 +4,8 @@
 //! program that can. Why something cannot be is words here: whoever must have a GPU makes an error of them, whoever
 //! can do without says them and goes on.
 
+use super::Backend;
+
 /// The oldest GPUs that air's kernels run on: compute capability 8.0, Ampere.
 pub const OLDEST: u32 = 80;
 
@@ -70,15 +72,42 @@ impl Gpus {
 /// The GPUs of this machine.
 ///
 /// # Errors
-/// Why there is none, in words: this program was built without CUDA, or there is no driver, or too old a one, or no GPU.
-#[cfg(not(feature = "cuda"))]
+/// Why there is none, in words: there is no driver, or too old a one, or no GPU.
+#[cfg(feature = "cuda")]
 pub fn gpus() -> Result<Gpus, String> {
-    let how = "scripts/setup_cuda.sh && cargo build --release --features cuda";
-    Err(format!("this program was built without CUDA (with it: {how})"))
+    super::cuda::gpus()
 }
 
+/// The GPU with this index, or the usable one with most free memory, and how many bytes of it are free.
+///
+/// # Errors
+/// Why not, in words.
 #[cfg(feature = "cuda")]
-pub use super::cuda::gpus;
+pub fn open_gpu(wanted: Option<u32>) -> Result<(Box<dyn Backend>, u64), String> {
+    super::cuda::open(gpus()?.choose(wanted)?.index).map_err(|e| e.to_string())
+}
+
+/// There is none to list.
+///
+/// # Errors
+/// Always: this program was built without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub fn gpus() -> Result<Gpus, String> {
+    Err(ABSENT.into())
+}
+
+/// There is none to open.
+///
+/// # Errors
+/// Always: this program was built without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub fn open_gpu(_: Option<u32>) -> Result<(Box<dyn Backend>, u64), String> {
+    Err(ABSENT.into())
+}
+
+#[cfg(not(feature = "cuda"))]
+const ABSENT: &str =
+    "this program was built without CUDA (with it: scripts/setup_cuda.sh && cargo build --release --features cuda)";
 
 #[cfg(test)]
 mod tests {

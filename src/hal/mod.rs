@@ -16,7 +16,7 @@ mod gpu;
 pub mod probe;
 mod supply;
 
-pub use gpu::{Gpu, Gpus, gpus};
+pub use gpu::{Gpu, Gpus, gpus, open_gpu};
 pub use supply::{Home, Panel, Supply, Wanted};
 
 use crate::error::Result;

@@ -195,3 +195,43 @@ fn a_launch_has_its_grid_and_its_argument() {
         assert!(error.contains(&format!("takes {} bytes", kernel.args)), "{error}");
     }
 }
+
+const DEMO: [&str; 7] = ["generate", "-p", "ROMEO:", "-n", "3", "-t", "0"];
+
+/// The fake computes nothing, so the answer says nothing; but all that a model needs was asked for.
+#[test]
+fn a_model_is_loaded_and_launched() {
+    for device in ["auto", "cuda", "cuda:0"] {
+        let (done, _, notes) = air(&[&DEMO[..], &["--device", device]].concat(), &[("FAKE_TOLD", "1")]);
+        assert!(done && notes.contains("device: cuda: Fake 0"), "{notes}");
+        for kernel in ["embed_q8_0", "quantise", "matvec_q8_0", "norm_", "rope", "kv_append_f16", "attend_f16_f16"] {
+            assert!(notes.contains(&format!("launch {kernel}")), "{kernel}: {notes}");
+        }
+    }
+    let (_, plan, _) = air(&["plan", "--json"], &[]);
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!(plan["device"], "cuda: Fake 0");
+    let budget = plan["memory"]["budget_bytes"].as_u64().unwrap();
+    assert!(((1 << 30) / 20 * 18..1 << 30).contains(&budget), "of the GPU, not of the machine: {plan:#}");
+    assert_eq!(plan["memory"]["program_bytes"].as_u64().unwrap_or(0), 0, "{plan:#}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_runs_on_the_processor_or_is_an_error() {
+    let env = &[("FAKE_FREE", "16000000")];
+    let (done, _, notes) = air(&[&DEMO[..], &["--device", "cuda"]].concat(), env);
+    assert!(!done && notes.contains("error: a memory budget of") && notes.contains("too small"), "{notes}");
+    let (done, answer, notes) = air(&DEMO, env);
+    assert!(done && notes.contains("not on a GPU: a memory budget of 14 MiB is too small"), "{notes}");
+    assert!(notes.contains("device: cpu: "), "{notes}");
+    let (_, alone, _) = air(&[&DEMO[..], &["--device", "cpu"]].concat(), &[]);
+    assert_eq!(answer, alone);
+}
+
+#[test]
+fn a_gpu_that_is_lost_ends_the_request_with_its_error() {
+    let (done, _, notes) = air(&[&DEMO[..], &["--device", "cuda"]].concat(), &[("FAKE_SYNC", "700")]);
+    assert!(!done && notes.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{notes}");
+    let (done, _, notes) = air(&[&DEMO[..], &["--device", "cuda"]].concat(), &[("FAKE_COMPILE", "218")]);
+    assert!(!done && notes.contains("cannot compile") && notes.contains(".cu for Fake 0"), "{notes}");
+}

@@ -97,7 +97,12 @@ pub fn run(args: Args) -> Result<()> {
     let plan = &info.residence.plan;
     let given = options.ram_budget.map(|_| plan.budget.saturating_sub(plan.memory()));
     let room = given.unwrap_or(u64::MAX).min(available_memory());
-    let limits = if args.limits { Limits::thorough(threads, batch, &catalogue) } else { Limits::quick(threads, room) };
+    let limits = match args.limits {
+        // Those of the machine are not the GPU's.
+        _ if info.residence.on_gpu => Limits::default(),
+        true => Limits::thorough(threads, batch, &catalogue),
+        false => Limits::quick(threads, room),
+    };
     let work = Work::count(&catalogue, &info.spec, info.touched_bytes, &options, &lengths);
     let name = made.as_ref().map_or(info.file.clone(), |made| made.name.clone());
     let report = Report { info: &info, name, lengths, runs, peak_rss, limits, work };

@@ -39,6 +39,16 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use weights::Weight;
 
+/// A backend on the GPU with this index, and how many bytes are free there.
+///
+/// # Errors
+/// Those of `Device::open` and of `Cuda::new`.
+pub(super) fn open(index: u32) -> Result<(Box<dyn Backend>, u64)> {
+    let device = Device::open(index)?;
+    let free = device.properties()?.free;
+    Ok((Box::new(Cuda::new(Box::new(device))?), free))
+}
+
 /// The backend.
 #[derive(Debug)]
 pub struct Cuda {

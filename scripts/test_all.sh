@@ -4,8 +4,9 @@
 #   ./scripts/test_all.sh             # the tests
 #   ./scripts/test_all.sh --mutants   # and the mutants: each broken copy of the code must turn a test red
 #
-# Needs Rust and a C compiler; the CUDA part also nvcc, which scripts/setup_cuda.sh installs, and no GPU. Tests that compare with other programs' data (tokenizer vectors, chat templates) use what
-# scripts/fetch_oracles.sh has fetched; without it each says "skipped: reason", and the skips are counted at the end.
+# Needs Rust and a C compiler; the CUDA part also nvcc, which scripts/setup_cuda.sh installs, a C++ compiler, and no GPU.
+# Tests that compare with other programs' data (tokenizer vectors, chat templates) use what scripts/fetch_oracles.sh has
+# fetched; without it each says "skipped: reason", and the skips are counted at the end.
 # With AIR_NO_SKIP=1 an unexpected skip is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."

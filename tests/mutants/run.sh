@@ -37,7 +37,7 @@ for patch in "$root"/tests/mutants/*.patch; do
     if ! patch --silent --strip=1 <"$patch" >/dev/null; then
         echo "STALE    $name: the patch no longer applies"
         alive=$((alive + 1))
-        git -C "$root" ls-files -z -- src | xargs -0 -I{} cp "$root/{}" "{}"
+        git -C "$root" ls-files -z -- src kernels | xargs -0 -I{} cp "$root/{}" "{}"
         continue
     fi
     if ! cargo test --quiet "${red[@]}" --no-run >log 2>&1; then

@@ -1,9 +1,9 @@
 //! Compiles `kernels/*.cu` to PTX where the feature `cuda` is on, and does nothing else.
 //!
 //! nvcc is `$NVCC`, that of `$CUDA_HOME`, the one in `$PATH`, or what `scripts/setup_cuda.sh` installed, in this order.
-//! Each file is compiled by itself, several at once, for compute_80, which the driver then compiles for its own GPU. What
-//! was compiled is kept under a hash of all that it depends on: the text, the headers, the flags, the compiler. At last
-//! a table for `src/hal/cuda/ptx.rs` is written, with the kernels of each file and the size of their argument.
+//! Each file is compiled by itself, several at once, for compute_80, which the driver then compiles for its own GPU.
+//! What was compiled is kept under a hash of all that it depends on: the text, the headers, the flags, the compiler. At
+//! last a table for `src/hal/cuda/ptx.rs` is written, with the kernels of each file and the size of their argument.
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Assembles the kernels for each generation of GPUs that air runs on, as the driver does when they are loaded, and prints
-# the registers of each kernel, and after a `!` the bytes that it spills. A hot kernel that spills is an error, and so is a
-# file that does not assemble.
+# Assembles the kernels for each generation of GPUs that air runs on, as the driver does when they are loaded, and
+# prints the registers of each kernel, and after a `!` the bytes that it spills. A hot kernel that spills is an error,
+# and so is a file that does not assemble.
 #
 # Needs nvcc (scripts/setup_cuda.sh installs one); builds with --features cuda first.
 set -euo pipefail

@@ -6,8 +6,8 @@
 //! to run next the engine's.
 //!
 //! Two backends run on the CPU. `exact` interprets programs in plain Rust (weights decoded to float32, float32
-//! activations, float64 sums): it is the specification. `cpu` is the fast one; it is judged against `exact`.
-//! `cuda` runs on NVIDIA GPUs, where the feature of that name is on; `gpu` says which there are, or why none can be had.
+//! activations, float64 sums): it is the specification. `cpu` is the fast one; it is judged against `exact`. `cuda`
+//! runs on NVIDIA GPUs, where the feature of that name is on; `gpu` says which there are, or why none can be had.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]

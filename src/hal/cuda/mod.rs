@@ -5,10 +5,10 @@
 //! work goes into one stream, in order; nothing is allocated, and the host waits for nothing, between passes' reads.
 //!
 //! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver and `staging`, `kernels` has a
-//! typed launcher for each kernel, `memory` says where values lie, `rows` what kernels must know of a batch, `state` how
-//! pages lie, `launch` which kernels an op becomes; `ptx` has the kernels as they were compiled, `gpus` what the driver
-//! shows. Sums are float32 in a fixed order, so a launch on the same device gives the same bits each time. The tests run
-//! the same kernels, compiled for the host, behind `Driver`.
+//! typed launcher for each kernel, `memory` says where values lie, `rows` what kernels must know of a batch, `state`
+//! how pages lie, `launch` which kernels an op becomes; `ptx` has the kernels as they were compiled, `gpus` what the
+//! driver shows. Sums are float32 in a fixed order, so a launch on the same device gives the same bits each time. The
+//! tests run the same kernels, compiled for the host, behind `Driver`.
 //!
 //! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
 //! not be read is NaN.

@@ -1,8 +1,8 @@
 //! A ring of pinned memory between the CPU and one stream of the GPU.
 //!
-//! It has two halves. Bytes are copied into one and sent from there, small pieces one behind another; when it is full the
-//! other one is taken, after the copies out of it have ended. So a large upload copies into one half while the GPU reads
-//! from the other, and a small one never waits.
+//! It has two halves. Bytes are copied into one and sent from there, small pieces one behind another; when it is full
+//! the other one is taken, after the copies out of it have ended. So a large upload copies into one half while the GPU
+//! reads from the other, and a small one never waits.
 
 use cudarc::driver::result::{self, DriverError, event};
 use cudarc::driver::sys::{CUevent, CUevent_flags, CUstream};
@@ -65,7 +65,8 @@ impl Staging {
                 room.copy_from_nonoverlapping(piece.as_ptr(), piece.len());
                 std::slice::from_raw_parts(room, piece.len())
             };
-            // SAFETY: the room stays as it is until the copy has ended; the driver refuses an address that is not its own.
+            // SAFETY: the room stays as it is until the copy has ended; the driver refuses an address that is not its
+            // own.
             unsafe { result::memcpy_htod_async(at, staged, stream) }?;
         }
         Ok(())

@@ -96,11 +96,8 @@ impl<'a> Foresight<'a> {
         backend.read(EXPERT_IDS, ids);
         panels.clear();
         // The first choices of all rows, then the second ones.
-        panels.extend(
-            (0..*used)
-                .flat_map(|j| (0..rows).map(move |r| (r, j)))
-                .map(|(r, j)| layer.experts[ids[r * *used + j] as usize]),
-        );
+        let choices = (0..*used).flat_map(|j| (0..rows).map(move |r| (r, j)));
+        panels.extend(choices.filter_map(|(r, j)| layer.experts.get(ids[r * *used + j] as usize)));
         stream.foresee(panels);
         Ok(())
     }

@@ -205,7 +205,8 @@ pub trait Backend: Send {
     /// `Engine` when the device failed.
     fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()>;
 
-    /// Copies the first rows of a carry out, as many as `out` holds; indices as floats.
+    /// Copies the first rows of a carry out, as many as `out` holds. Indices are floats where the backend holds them so,
+    /// as those do that may have weights on the drive.
     fn read(&self, carry: CarryId, out: &mut [f32]);
 
     /// Fills the first rows of a float carry: what a program starts from where no other wrote it before.

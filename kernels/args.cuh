@@ -23,25 +23,29 @@ struct QuantiseArgs {
 };
 
 // y[slot][row] = weight row . input (+ bias). Plain: `n` rows of input, `ids` is null. By experts: blockIdx.y is the
-// slot, its expert is ids[slot] and its input slot / share.
+// slot, its expert is ids[slot] and its input slot / share. With `up` it is a gate, and the product of `up` with the
+// same input goes through it: silu(weight row . input) * (up row . input). A residual is added last; y may be it.
 struct MatvecArgs {
     const uint8_t* weight;
+    const uint8_t* up;
     const float* x;
     const uint32_t* q;
     const Scale* scales;
     const float* bias;
+    const float* residual;
     const uint32_t* ids;
     float* y;
     uint32_t cols, rows, n, share;
 };
 
-// As above for many inputs. By experts: `tiles` says which slots of `order` blockIdx.y works on.
+// As above for many inputs, without a gate. By experts: `tiles` says which slots of `order` blockIdx.y works on.
 struct MatmulArgs {
     const uint8_t* weight;
     const float* x;
     const uint32_t* q;
     const Scale* scales;
     const float* bias;
+    const float* residual;
     const uint4* tiles;
     const uint32_t* order;
     float* y;

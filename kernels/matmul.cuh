@@ -52,7 +52,12 @@ __device__ inline void matmul_write(const MatmulArgs& a, const MatmulTile& t, co
         const uint64_t slot = matmul_slot(a, t, y + 16 * j);
         for (uint32_t i = 0; i < 4; i++) {
             const uint32_t row = blockIdx.x * TILE_ROWS + x + 16 * i;
-            if (row < a.rows) a.y[slot * a.rows + row] = a.bias ? sums[i][j] + a.bias[row] : sums[i][j];
+            if (row >= a.rows) continue;
+            const uint64_t at = slot * a.rows + row;
+            float y = sums[i][j];
+            if (a.bias) y += a.bias[row];
+            if (a.residual) y += a.residual[at];
+            a.y[at] = y;
         }
     }
 }

@@ -11,10 +11,11 @@
 
 constexpr uint32_t MATVEC_THREADS = 128;
 
-// Where a warp's row of the matrix begins and what it is multiplied with.
+// What a warp computes: a row of the matrix with the inputs from `input` on, for the slots from `slot` on.
 struct MatvecRow {
-    const uint8_t* weight;
     uint32_t row, slot, input;
+    // Of the row, in bytes of the weights.
+    uint64_t offset;
 };
 
 __device__ inline MatvecRow matvec_row(const MatvecArgs& a, uint64_t row_bytes) {
@@ -23,83 +24,92 @@ __device__ inline MatvecRow matvec_row(const MatvecArgs& a, uint64_t row_bytes) 
     r.slot = blockIdx.y;
     r.input = a.ids ? r.slot / a.share : 0;
     const uint64_t expert = a.ids ? a.ids[r.slot] : 0;
-    r.weight = a.weight + (expert * a.rows + r.row) * row_bytes;
+    r.offset = (expert * a.rows + r.row) * row_bytes;
     return r;
 }
 
-// The sums of all lanes, with the bias, to their places; lane j writes input j.
-template <int N> __device__ inline void matvec_write(const MatvecArgs& a, const MatvecRow& r, const float* sums) {
-    const uint32_t lane = threadIdx.x % WARP;
-    for (uint32_t j = 0; j < N; j++) {
-        const float y = warp_sum(sums[j]);
-        if (lane == j && j < a.n) a.y[(uint64_t)(r.slot + j) * a.rows + r.row] = a.bias ? y + a.bias[r.row] : y;
+// A lane's part of the sums of a row of the matrix with each of `n` inputs.
+template <class F, int N> struct Integers {
+    static __device__ uint64_t row_bytes(uint32_t cols) { return (uint64_t)(cols / F::LEN) * F::BYTES; }
+    static __device__ void sums(const MatvecArgs& a, const uint8_t* weight, uint32_t input, float* sums) {
+        constexpr uint32_t PER_BLOCK = F::LEN / 32 / F::SUBS;
+        const uint32_t runs = a.cols / 32;
+        const uint4* q = (const uint4*)a.q + (uint64_t)input * runs * 2;
+        const Scale* scales = a.scales + (uint64_t)input * runs;
+        for (uint32_t step = threadIdx.x % WARP; step < runs / F::SUBS; step += WARP) {
+            const uint32_t block = step / PER_BLOCK, unit = step % PER_BLOCK;
+            Sub w[F::SUBS];
+            F::unpack(weight + (uint64_t)block * F::BYTES, unit, w);
+            for (int i = 0; i < F::SUBS; i++) {
+                const uint32_t run = block * (F::LEN / 32) + F::sub(unit, i);
+                for (uint32_t j = 0; j < N; j++) {
+                    if (j >= a.n) break;
+                    const uint64_t at = (uint64_t)j * runs + run;
+                    const uint4 low = q[2 * at], high = q[2 * at + 1];
+                    const uint32_t x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+                    sums[j] += dot<F>(w[i], x, load_scale(scales + at));
+                }
+            }
+        }
     }
-}
+};
 
-template <class F, int N> __device__ inline void matvec(const MatvecArgs& a) {
-    constexpr uint32_t PER_BLOCK = F::LEN / 32 / F::SUBS;
-    const MatvecRow r = matvec_row(a, (uint64_t)(a.cols / F::LEN) * F::BYTES);
+template <class F, int N> struct Floats {
+    static __device__ uint64_t row_bytes(uint32_t cols) { return (uint64_t)cols * F::BYTES; }
+    static __device__ void sums(const MatvecArgs& a, const uint8_t* weight, uint32_t input, float* sums) {
+        const uint32_t lane = threadIdx.x % WARP;
+        const float* x = a.x + (uint64_t)input * a.cols;
+        if (a.cols % 8 == 0) {
+            for (uint32_t c = lane * 8; c < a.cols; c += WARP * 8) {
+                float w[8];
+                F::load8(weight + (uint64_t)c * F::BYTES, w);
+                for (uint32_t j = 0; j < N; j++) {
+                    if (j >= a.n) break;
+                    const float4* from = (const float4*)(x + (uint64_t)j * a.cols + c);
+                    const float4 low = from[0], high = from[1];
+                    const float v[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+                    for (int i = 0; i < 8; i++) sums[j] = fmaf(w[i], v[i], sums[j]);
+                }
+            }
+        } else {
+            for (uint32_t c = lane; c < a.cols; c += WARP) {
+                const float w = F::at(weight, c);
+                for (uint32_t j = 0; j < N; j++) {
+                    if (j < a.n) sums[j] = fmaf(w, x[(uint64_t)j * a.cols + c], sums[j]);
+                }
+            }
+        }
+    }
+};
+
+// Lane j finishes and writes input j. A gate is a first round, whose sums each lane keeps.
+template <class Kind, int N> __device__ inline void matvec(const MatvecArgs& a) {
+    const MatvecRow r = matvec_row(a, Kind::row_bytes(a.cols));
     if (r.row >= a.rows) return;
-    const uint32_t runs = a.cols / 32;
-    const uint4* q = (const uint4*)a.q + (uint64_t)r.input * runs * 2;
-    const Scale* scales = a.scales + (uint64_t)r.input * runs;
-
-    float sums[N] = {};
-    for (uint32_t step = threadIdx.x % WARP; step < runs / F::SUBS; step += WARP) {
-        const uint32_t block = step / PER_BLOCK, unit = step % PER_BLOCK;
-        Sub w[F::SUBS];
-        F::unpack(r.weight + (uint64_t)block * F::BYTES, unit, w);
-        for (int i = 0; i < F::SUBS; i++) {
-            const uint32_t run = block * (F::LEN / 32) + F::sub(unit, i);
-            for (uint32_t j = 0; j < N; j++) {
-                if (j >= a.n) break;
-                const uint64_t at = (uint64_t)j * runs + run;
-                const uint4 low = q[2 * at], high = q[2 * at + 1];
-                const uint32_t x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-                sums[j] += dot<F>(w[i], x, load_scale(scales + at));
-            }
+    const uint32_t lane = threadIdx.x % WARP, rounds = a.up ? 2 : 1;
+    float gate = 0.0f, y = 0.0f;
+    for (uint32_t round = 0; round < rounds; round++) {
+        gate = y;
+        float sums[N] = {};
+        Kind::sums(a, (round ? a.up : a.weight) + r.offset, r.input, sums);
+        for (uint32_t j = 0; j < N; j++) {
+            const float sum = warp_sum(sums[j]);
+            if (lane == j) y = sum;
         }
     }
-    matvec_write<N>(a, r, sums);
-}
-
-template <class F, int N> __device__ inline void matvec_float(const MatvecArgs& a) {
-    const MatvecRow r = matvec_row(a, (uint64_t)a.cols * F::BYTES);
-    if (r.row >= a.rows) return;
-    const uint32_t lane = threadIdx.x % WARP;
-    const float* x = a.x + (uint64_t)r.input * a.cols;
-
-    float sums[N] = {};
-    if (a.cols % 8 == 0) {
-        for (uint32_t c = lane * 8; c < a.cols; c += WARP * 8) {
-            float w[8];
-            F::load8(r.weight + (uint64_t)c * F::BYTES, w);
-            for (uint32_t j = 0; j < N; j++) {
-                if (j >= a.n) break;
-                const float4* from = (const float4*)(x + (uint64_t)j * a.cols + c);
-                const float4 low = from[0], high = from[1];
-                const float v[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-                for (int i = 0; i < 8; i++) sums[j] = fmaf(w[i], v[i], sums[j]);
-            }
-        }
-    } else {
-        for (uint32_t c = lane; c < a.cols; c += WARP) {
-            const float w = F::at(r.weight, c);
-            for (uint32_t j = 0; j < N; j++) {
-                if (j < a.n) sums[j] = fmaf(w, x[(uint64_t)j * a.cols + c], sums[j]);
-            }
-        }
-    }
-    matvec_write<N>(a, r, sums);
+    if (lane >= a.n) return;
+    const uint64_t at = (uint64_t)(r.slot + lane) * a.rows + r.row;
+    if (a.up) y = gate / (1.0f + expf(-gate)) * y;
+    if (a.bias) y += a.bias[r.row];
+    if (a.residual) y += a.residual[at];
+    a.y[at] = y;
 }
 
 // Kernels of one format for one, up to four and up to eight rows.
-#define MATVEC(TYPE, stem)                                                                                            \
-    KERNEL(matvec_##stem##_1, MatvecArgs, MATVEC_THREADS) { matvec<TYPE, 1>(a); }                                     \
-    KERNEL(matvec_##stem##_4, MatvecArgs, MATVEC_THREADS) { matvec<TYPE, 4>(a); }                                     \
-    KERNEL(matvec_##stem##_8, MatvecArgs, MATVEC_THREADS) { matvec<TYPE, 8>(a); }
+#define MATVEC_KERNELS(KIND, TYPE, stem)                                                                              \
+    KERNEL(matvec_##stem##_1, MatvecArgs, MATVEC_THREADS) { matvec<KIND<TYPE, 1>, 1>(a); }                            \
+    KERNEL(matvec_##stem##_4, MatvecArgs, MATVEC_THREADS) { matvec<KIND<TYPE, 4>, 4>(a); }                            \
+    KERNEL(matvec_##stem##_8, MatvecArgs, MATVEC_THREADS) { matvec<KIND<TYPE, 8>, 8>(a); }
 
-#define MATVEC_FLOAT(TYPE, stem)                                                                                      \
-    KERNEL(matvec_##stem##_1, MatvecArgs, MATVEC_THREADS) { matvec_float<TYPE, 1>(a); }                               \
-    KERNEL(matvec_##stem##_4, MatvecArgs, MATVEC_THREADS) { matvec_float<TYPE, 4>(a); }                               \
-    KERNEL(matvec_##stem##_8, MatvecArgs, MATVEC_THREADS) { matvec_float<TYPE, 8>(a); }
+#define MATVEC(TYPE, stem) MATVEC_KERNELS(Integers, TYPE, stem)
+#define MATVEC_FLOAT(TYPE, stem) MATVEC_KERNELS(Floats, TYPE, stem)

@@ -59,15 +59,15 @@ layouts! {
     EmbedArgs { table: Address, tokens: Address, out: Address, cols: u32, rows: u32 }
     /// `quantise`
     QuantiseArgs { x: Address, q: Address, scales: Address, blocks: u32, unused: u32 }
-    /// `matvec_*`; no experts where `ids` is zero, no bias where that is.
+    /// `matvec_*`; no gate where `up` is zero, no experts where `ids` is, no bias and no residual where those are.
     MatvecArgs {
-        weight: Address, x: Address, q: Address, scales: Address, bias: Address, ids: Address, y: Address,
-        cols: u32, rows: u32, n: u32, share: u32,
+        weight: Address, up: Address, x: Address, q: Address, scales: Address, bias: Address, residual: Address,
+        ids: Address, y: Address, cols: u32, rows: u32, n: u32, share: u32,
     }
     /// `matmul_*`; no experts where `tiles` is zero.
     MatmulArgs {
-        weight: Address, x: Address, q: Address, scales: Address, bias: Address, tiles: Address, order: Address,
-        y: Address, cols: u32, rows: u32, n: u32, share: u32,
+        weight: Address, x: Address, q: Address, scales: Address, bias: Address, residual: Address, tiles: Address,
+        order: Address, y: Address, cols: u32, rows: u32, n: u32, share: u32,
     }
     /// `expert_count`
     ExpertCountArgs { ids: Address, counts: Address, slots: u32, unused: u32 }

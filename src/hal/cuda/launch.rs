@@ -7,6 +7,7 @@ use super::driver::{Address, Driver};
 use super::kernels::{self, FEW_ROWS, MatmulArgs, MatvecArgs, TILE_INPUTS};
 use super::memory::{Buffer, Values};
 use super::rows::{Rows, TILE};
+use super::schedule::{Schedule, Step};
 use super::state::Pages;
 use super::weights::Weight;
 use super::{Cuda, misfit};
@@ -51,6 +52,7 @@ impl Blocks {
 struct Launch<'a> {
     d: &'a mut dyn Driver,
     weights: &'a [Weight],
+    schedule: &'a Schedule,
     program: &'a Program,
     values: &'a Values,
     rows: &'a Rows,
@@ -66,9 +68,21 @@ struct Launch<'a> {
     sorted: Option<ValueId>,
 }
 
+/// What a product does beside multiplying; zero where it does not.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extra {
+    /// Added to each row.
+    bias: Address,
+    /// Added to the result.
+    residual: Address,
+    /// The product is a gate for that of this weight with the same input.
+    up: Address,
+}
+
 /// Runs a program on all rows of a batch.
 pub(super) fn run(cuda: &mut Cuda, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()> {
-    let program = &cuda.programs[program.0 as usize];
+    let schedule = &cuda.programs[program.0 as usize];
+    let program = &schedule.program;
     if batch.rows.is_empty() {
         return Ok(());
     }
@@ -79,6 +93,7 @@ pub(super) fn run(cuda: &mut Cuda, program: ProgramId, bindings: &Bindings, batc
     let mut launch = Launch {
         d,
         weights: &cuda.weights,
+        schedule,
         program,
         values: &cuda.values,
         rows: &cuda.rows,
@@ -91,7 +106,7 @@ pub(super) fn run(cuda: &mut Cuda, program: ProgramId, bindings: &Bindings, batc
         quantised: None,
         sorted: None,
     };
-    program.ops.iter().try_for_each(|op| launch.op(op))
+    schedule.steps.iter().try_for_each(|step| launch.step(step))
 }
 
 /// Whether weights have the shapes that the program declares, and every row a sequence.
@@ -145,6 +160,44 @@ impl Launch<'_> {
         Ok((&self.state[id.group], id))
     }
 
+    fn step(&mut self, step: &Step) -> Result<()> {
+        let ops = &self.schedule.program.ops;
+        match *step {
+            Step::Single(at) => self.op(&ops[at]),
+            Step::Added { product, other, out } => {
+                let Op::MatMul { x, weight, bias, .. } = ops[product] else { return self.op(&ops[product]) };
+                if self.row_count(x) == 0 {
+                    return Ok(());
+                }
+                let residual = self.at(other)?;
+                self.mat_mul(x, weight, Extra { bias: self.vector(bias), residual, ..Extra::default() }, out)
+            }
+            Step::Gated { gate, up, out } => self.gated(gate, up, out),
+        }
+    }
+
+    /// A gate's two products and the gate: one kernel where few rows read weights of one format.
+    fn gated(&mut self, gate: usize, up: usize, out: ValueId) -> Result<()> {
+        let ops = &self.schedule.program.ops;
+        let (Op::MatMul { x, weight: first, .. } | Op::ExpertMatMul { x, weight: first, .. }) = ops[gate] else {
+            return self.op(&ops[gate]);
+        };
+        let (Op::MatMul { weight: second, .. } | Op::ExpertMatMul { weight: second, .. }) = ops[up] else {
+            return self.op(&ops[up]);
+        };
+        let (a, b, n) = (self.weight(first), self.weight(second), self.row_count(x));
+        // A product of floats reads the input while others write, of eight bits a copy of it.
+        let apart = a.format.block_len > 1 || !self.schedule.overlap(x, out);
+        if a.format != b.format || n > FEW_ROWS || n == 0 || !apart {
+            return ops[gate..up + 2].iter().try_for_each(|op| self.op(op));
+        }
+        let extra = Extra { up: b.at(), ..Extra::default() };
+        match ops[gate] {
+            Op::ExpertMatMul { per_slot, ids, .. } => self.experts(x, per_slot, ids, first, extra, out),
+            _ => self.mat_mul(x, first, extra, out),
+        }
+    }
+
     fn op(&mut self, op: &Op) -> Result<()> {
         let (reads, writes) = op.operands();
         if reads.iter().chain(&writes).any(|&v| self.row_count(v) == 0) {
@@ -163,7 +216,10 @@ impl Launch<'_> {
                 let (x, out, group) = (self.at(x)?, self.at(out)?, group as u32);
                 kernels::norm(self.d, &kernels::NormArgs { x, weight, out, groups, group, eps, unused: 0 })
             }
-            Op::MatMul { x, weight, bias, out } => self.mat_mul(x, weight, bias, out),
+            Op::MatMul { x, weight, bias, out } => {
+                let extra = Extra { bias: self.vector(bias), ..Extra::default() };
+                self.mat_mul(x, weight, extra, out)
+            }
             Op::Rope { x, head_dim, rope, factors, out } => self.rope(x, head_dim, &rope, factors, out),
             Op::KvAppend { k, v } => self.kv_append(k, v),
             Op::Attend { q, attention, out } => self.attend(q, &attention, out),
@@ -183,7 +239,9 @@ impl Launch<'_> {
                 let (k, normalise) = (k as u32, u32::from(normalise));
                 kernels::route(self.d, &kernels::RouteArgs { logits, ids, weights, rows, experts, k, normalise })
             }
-            Op::ExpertMatMul { x, per_slot, ids, weight, out } => self.experts(x, per_slot, ids, weight, out),
+            Op::ExpertMatMul { x, per_slot, ids, weight, out } => {
+                self.experts(x, per_slot, ids, weight, Extra::default(), out)
+            }
             Op::ExpertSum { x, weights, out } => {
                 let (rows, k, width) = (self.row_count(x) as u32, self.width(weights) as u32, self.width(out) as u32);
                 let (x, weights, out) = (self.at(x)?, self.at(weights)?, self.at(out)?);
@@ -214,31 +272,42 @@ impl Launch<'_> {
         Ok([at, q, scales])
     }
 
-    fn mat_mul(&mut self, x: ValueId, weight: WeightSlot, bias: Option<WeightSlot>, out: ValueId) -> Result<()> {
-        let (w, bias) = (self.weight(weight), self.vector(bias));
+    fn mat_mul(&mut self, x: ValueId, weight: WeightSlot, extra: Extra, out: ValueId) -> Result<()> {
+        let (w, Extra { bias, residual, up }) = (self.weight(weight), extra);
         let (at, format, cols, rows) = (w.at(), w.format, w.cols as u32, w.rows as u32);
         let (n, y) = (self.row_count(x), self.at(out)?);
         let [x, q, scales] = self.inputs(x, format.block_len == 1)?;
         let (none, weight, kind) = (Address(0), at, format.kind);
         if n <= FEW_ROWS {
             let n = n as u32;
-            let args = MatvecArgs { weight, x, q, scales, bias, ids: none, y, cols, rows, n, share: 1 };
+            let ids = none;
+            let args = MatvecArgs { weight, up, x, q, scales, bias, residual, ids, y, cols, rows, n, share: 1 };
             return kernels::matvec(self.d, kind, &args, 1);
         }
-        let n = n as u32;
-        let args = MatmulArgs { weight, x, q, scales, bias, tiles: none, order: none, y, cols, rows, n, share: 1 };
+        let (n, tiles, order) = (n as u32, none, none);
+        let args = MatmulArgs { weight, x, q, scales, bias, residual, tiles, order, y, cols, rows, n, share: 1 };
         kernels::matmul(self.d, kind, &args, n.div_ceil(TILE_INPUTS))
     }
 
-    fn experts(&mut self, x: ValueId, per_slot: bool, ids: ValueId, weight: WeightSlot, out: ValueId) -> Result<()> {
+    fn experts(
+        &mut self,
+        x: ValueId,
+        per_slot: bool,
+        ids: ValueId,
+        weight: WeightSlot,
+        extra: Extra,
+        out: ValueId,
+    ) -> Result<()> {
         let w = self.weight(weight);
         let (at, format, cols, rows, experts) = (w.at(), w.format, w.cols as u32, w.rows as u32, w.experts as u32);
         let (n, slots, y) = (self.row_count(x), self.count(ids), self.at(out)?);
         let share = if per_slot { 1 } else { self.width(ids) as u32 };
         let [x, q, scales] = self.inputs(x, format.block_len == 1)?;
-        let (bias, weight, kind, chosen) = (Address(0), at, format.kind, self.at(ids)?);
+        let (weight, kind, chosen) = (at, format.kind, self.at(ids)?);
+        let Extra { bias, residual, up } = extra;
         if n <= FEW_ROWS {
-            let args = MatvecArgs { weight, x, q, scales, bias, ids: chosen, y, cols, rows, n: 1, share };
+            let ids = chosen;
+            let args = MatvecArgs { weight, up, x, q, scales, bias, residual, ids, y, cols, rows, n: 1, share };
             return kernels::matvec(self.d, kind, &args, slots);
         }
         let (counts, order, tiles) = (self.values.counts.at, self.values.order.at, self.values.tiles.at);
@@ -251,7 +320,7 @@ impl Launch<'_> {
             kernels::expert_place(self.d, &args)?;
             self.sorted = Some(ids);
         }
-        let args = MatmulArgs { weight, x, q, scales, bias, tiles, order, y, cols, rows, n: slots, share };
+        let args = MatmulArgs { weight, x, q, scales, bias, residual, tiles, order, y, cols, rows, n: slots, share };
         kernels::matmul(self.d, kind, &args, most_tiles)
     }
 

@@ -6,9 +6,9 @@
 //!
 //! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver and `staging`, `kernels` has a
 //! typed launcher for each kernel, `memory` says where values lie, `rows` what kernels must know of a batch, `state`
-//! how pages lie, `launch` which kernels an op becomes; `ptx` has the kernels as they were compiled, `gpus` what the
-//! driver shows. Sums are float32 in a fixed order, so a launch on the same device gives the same bits each time. The
-//! tests run the same kernels, compiled for the host, behind `Driver`.
+//! how pages lie, `schedule` which ops run together, `launch` by which kernels; `ptx` has the kernels as they were
+//! compiled, `gpus` what the driver shows. Sums are float32 in a fixed order, so a launch on the same device gives the
+//! same bits each time. The tests run the same kernels, compiled for the host, behind `Driver`.
 //!
 //! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
 //! not be read is NaN.
@@ -21,6 +21,7 @@ mod launch;
 mod memory;
 pub mod ptx;
 mod rows;
+mod schedule;
 mod staging;
 mod state;
 mod weights;
@@ -34,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::op::{CarryId, Op, Program, Rope};
 use memory::{Buffer, Limits, Needs, Values};
 use rows::Rows;
+use schedule::Schedule;
 use state::Pages;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -55,7 +57,7 @@ pub struct Cuda {
     driver: RefCell<Box<dyn Driver>>,
     properties: Properties,
     weights: Vec<Weight>,
-    programs: Vec<Program>,
+    programs: Vec<Schedule>,
     needs: Needs,
     values: Values,
     rows: Rows,
@@ -141,7 +143,7 @@ impl Backend for Cuda {
 
     fn compile(&mut self, program: &Program) -> Result<ProgramId> {
         self.needs = self.needs.max(self.needs_of(program)?);
-        self.programs.push(program.clone());
+        self.programs.push(Schedule::new(program));
         Ok(ProgramId(self.programs.len() as u32 - 1))
     }
 

@@ -1,0 +1,142 @@
+//! Which ops of a program run as one kernel.
+//!
+//! Found when a program is compiled: a product whose result is only added to something, and the two products of a gate.
+//! Nothing but the sums in between goes unwritten, so the values are those of the ops one by one.
+
+use crate::op::{Op, Place, Program, ValueId};
+
+/// What runs together: ops by their index in the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// One op.
+    Single(usize),
+    /// A product, and the op behind it that adds `other` to it.
+    Added { product: usize, other: ValueId, out: ValueId },
+    /// The products of a gate and of what goes through it, and the gate behind them; where a batch has many rows they
+    /// run one by one.
+    Gated { gate: usize, up: usize, out: ValueId },
+}
+
+/// A program with its steps.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    pub(super) program: Program,
+    pub(super) steps: Vec<Step>,
+}
+
+impl Schedule {
+    pub(super) fn new(program: &Program) -> Schedule {
+        let mut steps = vec![];
+        let mut at = 0;
+        while at < program.ops.len() {
+            let (step, ops) = gated(program, at)
+                .map(|s| (s, 3))
+                .or_else(|| added(program, at).map(|s| (s, 2)))
+                .unwrap_or((Step::Single(at), 1));
+            steps.push(step);
+            at += ops;
+        }
+        Schedule { program: program.clone(), steps }
+    }
+
+    /// Whether two values share memory; then one must not be written while the other is read.
+    pub(super) fn overlap(&self, a: ValueId, b: ValueId) -> bool {
+        overlap(&self.program, a, b)
+    }
+}
+
+fn overlap(program: &Program, a: ValueId, b: ValueId) -> bool {
+    let (a, b) = (program.value(a), program.value(b));
+    match (a.place, b.place) {
+        (Place::Carry(a), Place::Carry(b)) => a == b,
+        (Place::Arena(x), Place::Arena(y)) => x < y + b.width && y < x + a.width,
+        _ => false,
+    }
+}
+
+/// Whether a value lies in the arena and one op alone reads it.
+fn passes_by(program: &Program, v: ValueId) -> bool {
+    let readers = program.ops.iter().filter(|op| op.operands().0.contains(&v)).count();
+    readers == 1 && matches!(program.value(v).place, Place::Arena(_))
+}
+
+fn added(program: &Program, at: usize) -> Option<Step> {
+    let Op::MatMul { x, out: product, .. } = program.ops[at] else { return None };
+    let Op::Add { a, b, out } = *program.ops.get(at + 1)? else { return None };
+    let other = match (a == product, b == product) {
+        (true, false) => b,
+        (false, true) => a,
+        _ => return None,
+    };
+    // The sum may take the place of the product's input, which its op alone would not read any more.
+    let apart = !overlap(program, x, out);
+    (passes_by(program, product) && apart).then_some(Step::Added { product: at, other, out })
+}
+
+fn gated(program: &Program, at: usize) -> Option<Step> {
+    let (first, second) = (&program.ops[at], program.ops.get(at + 1)?);
+    let Op::Glu { gate, up, out, .. } = *program.ops.get(at + 2)? else { return None };
+    let products = match (first, second) {
+        (Op::MatMul { x, bias: None, out: g, .. }, Op::MatMul { x: y, bias: None, out: u, .. }) => {
+            x == y && [*g, *u] == [gate, up]
+        }
+        (
+            Op::ExpertMatMul { x, per_slot: p, ids, out: g, .. },
+            Op::ExpertMatMul { x: y, per_slot: q, ids: i, out: u, .. },
+        ) => (x, p, ids) == (y, q, i) && [*g, *u] == [gate, up],
+        _ => false,
+    };
+    let alone = gate != up && passes_by(program, gate) && passes_by(program, up);
+    (products && alone).then_some(Step::Gated { gate: at, up: at + 1, out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{Activation, Builder, Carry, CarryId, RowSet, Type};
+
+    /// A feed-forward part, with what is added to its result.
+    fn feed_forward(read_twice: bool) -> Schedule {
+        let carries = [Carry { name: "residual", width: 8, ty: Type::F32, rows: RowSet::All }];
+        let mut b = Builder::new("test", &carries);
+        let (x, out) = (b.carry(CarryId(0)), b.carry(CarryId(0)));
+        let (n, g, u, y, d) = (b.value("n", 8), b.value("g", 16), b.value("u", 16), b.value("y", 16), b.value("d", 8));
+        let weight = b.weight("norm", &[8]);
+        b.op(Op::RmsNorm { x, weight, group: 8, eps: 0.0, out: n });
+        for out in [g, u] {
+            let weight = b.weight("w", &[8, 16]);
+            b.op(Op::MatMul { x: n, weight, bias: None, out });
+        }
+        b.op(Op::Glu { gate: g, up: u, act: Activation::Silu, out: y });
+        let weight = b.weight("down", &[16, 8]);
+        b.op(Op::MatMul { x: y, weight, bias: None, out: d });
+        if read_twice {
+            let more = b.value("more", 8);
+            b.op(Op::Add { a: x, b: d, out: more });
+            b.op(Op::Add { a: more, b: d, out });
+        } else {
+            b.op(Op::Add { a: x, b: d, out });
+        }
+        Schedule::new(&b.finish())
+    }
+
+    #[test]
+    fn gates_and_sums_run_with_their_products() {
+        let (once, twice) = (feed_forward(false), feed_forward(true));
+        let [x, out, y] = [0, 1, 5].map(ValueId);
+        let gated = Step::Gated { gate: 1, up: 2, out: y };
+        assert_eq!(once.steps, [Step::Single(0), gated, Step::Added { product: 4, other: x, out }]);
+        assert_eq!(twice.steps, [Step::Single(0), gated, Step::Single(4), Step::Single(5), Step::Single(6)]);
+    }
+
+    #[test]
+    fn a_sum_in_the_place_of_the_input_runs_by_itself() {
+        let carries = [Carry { name: "residual", width: 8, ty: Type::F32, rows: RowSet::All }];
+        let mut b = Builder::new("test", &carries);
+        let (x, out) = (b.carry(CarryId(0)), b.carry(CarryId(0)));
+        let (y, weight) = (b.value("y", 8), b.weight("w", &[8, 8]));
+        b.op(Op::MatMul { x, weight, bias: None, out: y });
+        b.op(Op::Add { a: x, b: y, out });
+        assert_eq!(Schedule::new(&b.finish()).steps, [Step::Single(0), Step::Single(1)]);
+    }
+}

@@ -4,7 +4,8 @@
 #   ./scripts/test_all.sh             # the tests
 #   ./scripts/test_all.sh --mutants   # and the mutants: each broken copy of the code must turn a test red
 #
-# Needs Rust and a C compiler; the CUDA part also nvcc, which scripts/setup_cuda.sh installs, a C++ compiler, and no GPU.
+# Needs Rust and a C compiler; the CUDA part also nvcc, which scripts/setup_cuda.sh installs, a C++ compiler, and no GPU;
+# with --ffi that script installs bindgen too, which the bindings of ffi/ are compared with.
 # Tests that compare with other programs' data (tokenizer vectors, chat templates) use what scripts/fetch_oracles.sh has
 # fetched; without it each says "skipped: reason", and the skips are counted at the end.
 # With AIR_NO_SKIP=1 an unexpected skip is a failure.
@@ -38,6 +39,8 @@ run_deny() {
     fi
 }
 
+run_ffi() { scripts/check_ffi.sh 2>&1 | tee -a "$log"; }
+
 has_nvcc() {
     local installed=${AIR_CUDA:-${XDG_CACHE_HOME:-$HOME/.cache}/air-cuda}/nvidia/cu13/bin/nvcc
     [[ -n "${NVCC:-}" || -x "${CUDA_HOME:-/none}/bin/nvcc" || -x "$installed" ]] || command -v nvcc >/dev/null
@@ -59,6 +62,7 @@ step "documentation" run_docs
 step "licences of dependencies" run_deny
 if has_nvcc; then
     step "CUDA: kernels" scripts/check_kernels.sh
+    step "CUDA: bindings" run_ffi
     step "CUDA: lints" cargo clippy --all-targets --features cuda --quiet -- -D warnings
     step "CUDA: tests" cuda_tests
 else

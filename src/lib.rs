@@ -9,7 +9,7 @@
 //!
 //! # The house
 //!
-//! Imports go down only; `tests/house.rs` enforces it, and that `unsafe` stays in `hal` and `io`.
+//! Imports go down only; `tests/house.rs` enforces it, and that `unsafe` stays in `hal`, `io` and `ffi`.
 //!
 //! | floor | modules | what it is |
 //! |---|---|---|
@@ -19,7 +19,7 @@
 //! | memory | [`plan`], [`stream`], [`kv`] | what lives where; the weights that come from the drive; which page of state belongs to which positions of which sequence |
 //! | hands | [`hal`], [`io`], [`format`](mod@format) | devices; direct reads; files. They do not know each other |
 //! | words | [`quant`], [`op`], [`sample`], [`text`] | number formats, the instruction set, choosing tokens, tokens and text |
-//! | ground | [`error`], [`meta`], [`source`], [`config`] | what everybody needs |
+//! | ground | [`error`], [`meta`], [`source`], [`config`]; `ffi` | what everybody needs; libraries of NVIDIA's as their headers declare them, written by bindgen |
 //!
 //! # A weight's way
 //!
@@ -76,6 +76,9 @@
 
 pub mod config;
 pub mod error;
+#[cfg(feature = "cuda")]
+#[path = "../ffi/mod.rs"]
+pub mod ffi;
 pub mod meta;
 pub mod source;
 

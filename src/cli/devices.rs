@@ -4,7 +4,7 @@ use super::{human, output};
 use crate::engine::{available_memory, cores};
 use crate::error::Result;
 use crate::hal::cpu::Isa;
-use crate::hal::{Gpu, Gpus, gpus};
+use crate::hal::{Gpu, Gpus, Library, gpus, libraries};
 use serde_json::{Value, json};
 
 /// List what can compute here: the CPU and the GPUs, their memory, and whether air runs on them
@@ -28,18 +28,34 @@ pub fn run(args: Args) -> Result<()> {
     let isa = Isa::choose(None, std::env::var("AIR_CPU").ok().as_deref())?;
     let cpu = Processor { isa, threads: cores(), free: available_memory() };
     let gpus = gpus();
-    if args.json { output::json(&json(&cpu, &gpus)) } else { output::report(&text(&cpu, &gpus)) }
+    let libraries = libraries(gpus.is_ok());
+    match args.json {
+        true => output::json(&json(&cpu, &gpus, &libraries)),
+        false => output::report(&text(&cpu, &gpus, &libraries)),
+    }
 }
 
-fn text(cpu: &Processor, gpus: &Result<Gpus, String>) -> String {
+fn text(cpu: &Processor, gpus: &Result<Gpus, String>, libraries: &[Library]) -> String {
     let title = ["DEVICE", "", "MEMORY FREE", "OF", "STATE", "RUNS"].map(String::from).to_vec();
     let name = format!("{}, {} threads", cpu.isa.title(), cpu.threads);
     let mut rows = vec![title, vec!["cpu".into(), name, human::bytes(cpu.free), "".into(), "".into(), "yes".into()]];
     rows.extend(gpus.iter().flat_map(|g| &g.cards).map(row));
     let table = human::table(&rows, &[2, 3]);
-    match gpus {
-        Ok(gpus) => format!("{table}\nNVIDIA driver {}\n", gpus.driver),
-        Err(why) => format!("{table}\nNo GPU: {why}\n"),
+    let driver = match gpus {
+        Ok(gpus) => format!("NVIDIA driver {}", gpus.driver),
+        Err(why) => format!("No GPU: {why}"),
+    };
+    let lines: Vec<String> = std::iter::once(driver).chain(libraries.iter().map(line)).collect();
+    format!("{table}\n{}\n", lines.join("\n"))
+}
+
+fn line(library: &Library) -> String {
+    match &library.found {
+        Ok(found) => {
+            let state = found.state.iter().map(|s| format!(": {s}")).collect::<String>();
+            format!("{} {}{state}", library.name, found.version)
+        }
+        Err(why) => format!("No {}: {why}", library.name),
     }
 }
 
@@ -59,7 +75,7 @@ fn row(gpu: &Gpu) -> Vec<String> {
     ]
 }
 
-fn json(cpu: &Processor, gpus: &Result<Gpus, String>) -> Value {
+fn json(cpu: &Processor, gpus: &Result<Gpus, String>, libraries: &[Library]) -> Value {
     let gpu = |g: &Gpu| {
         json!({
             "device": format!("cuda:{}", g.index),
@@ -74,6 +90,15 @@ fn json(cpu: &Processor, gpus: &Result<Gpus, String>) -> Value {
             "why_not": g.refused(),
         })
     };
+    let library = |l: &Library| {
+        let found = l.found.as_ref().ok();
+        json!({
+            "name": l.name,
+            "version": found.map(|f| &f.version),
+            "state": found.and_then(|f| f.state.as_ref()),
+            "why_not": l.found.as_ref().err(),
+        })
+    };
     json!({
         "cpu": {
             "device": "cpu", "instructions": cpu.isa.name(), "threads": cpu.threads, "free_bytes": cpu.free,
@@ -82,12 +107,14 @@ fn json(cpu: &Processor, gpus: &Result<Gpus, String>) -> Value {
         "gpus": gpus.iter().flat_map(|g| &g.cards).map(gpu).collect::<Vec<_>>(),
         "driver": gpus.as_ref().ok().map(|g| &g.driver),
         "no_gpu": gpus.as_ref().err(),
+        "libraries": libraries.iter().map(library).collect::<Vec<_>>(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hal::Found;
 
     fn machine(cards: Vec<Gpu>) -> (Processor, Result<Gpus, String>) {
         let cpu = Processor { isa: Isa::Scalar, threads: 2, free: 8_000_000_000 };
@@ -109,15 +136,27 @@ mod tests {
         let old =
             Gpu { index: 1, name: "Tesla T4".into(), capability: 75, free: None, temperature: None, ..h200.clone() };
         let (cpu, gpus) = machine(vec![h200, old]);
-        let report = text(&cpu, &gpus);
+        let found =
+            |version: &str, state: Option<&str>| Ok(Found { version: version.into(), state: state.map(String::from) });
+        let libraries = [
+            Library { name: "cuFile", found: found("1.15", Some("direct")) },
+            Library { name: "NCCL", found: found("2.27.7", None) },
+            Library { name: "cuOther", found: Err("there is no such file".into()) },
+        ];
+        let report = text(&cpu, &gpus, &libraries);
         let lines: Vec<&str> = report.lines().map(str::trim).collect();
         assert!(lines[1].starts_with("cpu") && lines[1].ends_with("yes"), "{report}");
         assert!(lines[1].contains("scalar, 2 threads"), "{report}");
         assert!(lines[2].contains("NVIDIA H200, 9.0") && lines[2].contains("31 °C, 1980 MHz, mem"), "{report}");
         assert!(lines[3].starts_with("cuda:1") && lines[3].ends_with("no: compute capability 7.5; air needs 8.0"));
         assert!(lines[3].contains(" ? "), "{report}");
-        assert_eq!(lines.last(), Some(&"NVIDIA driver 580.82.07, CUDA 13.0"));
-        let json = json(&cpu, &gpus);
+        let last = ["NVIDIA driver 580.82.07, CUDA 13.0", "cuFile 1.15: direct", "NCCL 2.27.7"];
+        assert_eq!(lines[5..], [&last[..], &["No cuOther: there is no such file"]].concat());
+        let json = json(&cpu, &gpus, &libraries);
+        let library = |i: usize, field: &str| &json["libraries"][i][field];
+        assert_eq!((library(0, "version"), library(0, "state")), (&"1.15".into(), &"direct".into()));
+        assert!(library(0, "why_not").is_null() && library(1, "state").is_null() && library(2, "version").is_null());
+        assert_eq!(library(2, "why_not"), "there is no such file");
         let runs = |i: usize| json["gpus"][i]["runs"].as_bool().unwrap();
         assert!(runs(0) && !runs(1) && json["no_gpu"].is_null(), "{json:#}");
         assert_eq!(
@@ -130,8 +169,8 @@ mod tests {
     fn without_a_gpu_the_reason_follows() {
         let (cpu, _) = machine(vec![]);
         let why = Err("no NVIDIA driver is here".to_string());
-        assert!(text(&cpu, &why).ends_with("\nNo GPU: no NVIDIA driver is here\n"));
-        let json = json(&cpu, &why);
+        assert!(text(&cpu, &why, &[]).ends_with("\nNo GPU: no NVIDIA driver is here\n"));
+        let json = json(&cpu, &why, &[]);
         assert_eq!(
             (json["gpus"].as_array().map(Vec::len), &json["no_gpu"]),
             (Some(0), &"no NVIDIA driver is here".into())

@@ -69,6 +69,24 @@ impl Gpus {
     }
 }
 
+/// A library of NVIDIA's beside the driver, which air loads while it runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Library {
+    /// `cuFile`
+    pub name: &'static str,
+    /// What it is, or in words why it is of no use.
+    pub found: Result<Found, String>,
+}
+
+/// A library that was loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// `1.15`
+    pub version: String,
+    /// How it works here, where it can be asked.
+    pub state: Option<String>,
+}
+
 /// The GPUs of this machine.
 ///
 /// # Errors
@@ -85,6 +103,18 @@ pub fn gpus() -> Result<Gpus, String> {
 #[cfg(feature = "cuda")]
 pub fn open_gpu(wanted: Option<u32>) -> Result<(Box<dyn Backend>, u64), String> {
     super::cuda::open(gpus()?.choose(wanted)?.index).map_err(|e| e.to_string())
+}
+
+/// The libraries beside the driver; `gpu` says whether there is a GPU that they can look at.
+#[cfg(feature = "cuda")]
+pub fn libraries(gpu: bool) -> Vec<Library> {
+    super::cuda::libraries(gpu)
+}
+
+/// None: this program was built without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub fn libraries(_: bool) -> Vec<Library> {
+    vec![]
 }
 
 /// There is none to list.

@@ -17,7 +17,7 @@ mod gpu;
 pub mod probe;
 mod supply;
 
-pub use gpu::{Gpu, Gpus, gpus, open_gpu};
+pub use gpu::{Found, Gpu, Gpus, Library, gpus, libraries, open_gpu};
 pub use supply::{Home, Panel, Supply, Wanted};
 
 use crate::error::Result;

@@ -1,13 +1,16 @@
 //! The CUDA driver as air uses it, over a fake one (`fake.c`, built here by the C compiler): what is said of GPUs that
-//! cannot be used, memory, copies through pinned memory, launches, and errors. No GPU is needed, and none is used.
+//! cannot be used, memory, copies through pinned memory, launches, errors, and the libraries beside it. No GPU is
+//! needed, and none is used.
 //!
 //! The driver is loaded by its name, once in a process. So each case runs in one of its own: the program, or this test
 //! again, with the fake in the loader's path.
 
+mod libraries;
+
 use air_rs::error::Error;
 use air_rs::hal::cuda::{Device, Driver, Grid, ptx};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
@@ -20,13 +23,18 @@ fn fake() -> &'static PathBuf {
     DIR.get_or_init(|| {
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fake-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/driver/fake.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", source, "-o"]).arg(dir.join("libcuda.so"));
-        let built = cc.output().expect("a C compiler");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        compile("fake.c", &dir.join("libcuda.so"), &[]);
         dir
     })
+}
+
+/// A library of one of the C files here.
+fn compile(source: &str, library: &Path, flags: &[&str]) {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/driver/").to_string() + source;
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", &source, "-o"]).arg(library).args(flags);
+    let built = cc.output().expect("a C compiler");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 }
 
 fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
@@ -91,6 +99,21 @@ fn what_cannot_be_used_is_said_and_the_processor_runs() {
         if name != "FAKE_CAPABILITY" {
             assert_eq!(devices(env)["no_gpu"], why);
         }
+    }
+}
+
+/// Not one that the loader finds and air's calls would then end in.
+#[test]
+fn a_driver_that_lacks_a_call_is_none() {
+    let dir = fake().join("lacking");
+    std::fs::create_dir_all(&dir).unwrap();
+    for call in ["cuInit", "cuGetErrorString", "cuMemcpyDtoDAsync_v2"] {
+        compile("fake.c", &dir.join("libcuda.so"), &[&format!("-D{call}=left_out")]);
+        let env = [("LD_LIBRARY_PATH", dir.to_str().unwrap())];
+        let why = format!("the NVIDIA driver is none for air: libcuda lacks {call}");
+        assert_eq!(devices(&env)["no_gpu"], why);
+        let (done, _, notes) = air(&[&DEMO[..], &["--device", "auto"]].concat(), &env);
+        assert!(done && notes.contains(&format!("not on a GPU: {why}\n")), "{notes}");
     }
 }
 

@@ -20,6 +20,9 @@ pub(super) fn driver() -> Result<i32, String> {
     if !unsafe { sys::is_culib_present() } {
         return Err("no NVIDIA driver is here (libcuda cannot be loaded)".into());
     }
+    if let Some(call) = missing() {
+        return Err(format!("the NVIDIA driver is none for air: libcuda lacks {call}"));
+    }
     result::init().map_err(|e| match e.0 {
         CUresult::CUDA_ERROR_NO_DEVICE => NONE.into(),
         _ => format!("the NVIDIA driver does not start ({})", words(e)),
@@ -40,6 +43,53 @@ pub(super) fn driver() -> Result<i32, String> {
         ));
     }
     Ok(version)
+}
+
+/// Everything that air calls of the driver. A call of a function that is not there would end the program.
+const CALLS: &[&str] = &[
+    "cuCtxSetCurrent",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDeviceGetPCIBusId",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuDeviceTotalMem_v2",
+    "cuDriverGetVersion",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuFuncSetAttribute",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuInit",
+    "cuLaunchKernel",
+    "cuMemAlloc_v2",
+    "cuMemFreeHost",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemHostAlloc",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemsetD8Async",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamSynchronize",
+];
+
+/// The first of them that the driver lacks.
+fn missing() -> Option<&'static str> {
+    // SAFETY: the library is there, and is the driver's.
+    let driver = unsafe { sys::culib() };
+    // SAFETY: the symbol is looked up, and neither called nor read.
+    let lacks = |call: &&&str| unsafe { driver.get::<*const ()>(call.as_bytes()) }.is_err();
+    CALLS.iter().find(lacks).copied()
 }
 
 const NONE: &str = "the NVIDIA driver shows no GPU";
@@ -117,4 +167,19 @@ fn words(e: DriverError) -> String {
 /// The driver could not do something.
 pub(super) fn failed(what: &str, e: DriverError) -> Error {
     Error::Engine(format!("the GPU's driver cannot {what}: {}", words(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tests' driver has what air calls, or they would not end; so the list is its functions.
+    #[test]
+    fn every_call_is_looked_for() {
+        let fake = include_str!("../../../tests/driver/fake.c");
+        let name = |line: &'static str| line.strip_prefix("int ")?.split('(').next();
+        let mut there: Vec<&str> = fake.lines().filter_map(name).collect();
+        there.sort_unstable();
+        assert_eq!(CALLS, there);
+    }
 }

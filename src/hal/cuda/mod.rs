@@ -7,18 +7,21 @@
 //! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver and `staging`, `kernels` has a
 //! typed launcher for each kernel, `memory` says where values lie, `rows` what kernels must know of a batch, `state`
 //! how pages lie, `schedule` which ops run together, `launch` by which kernels; `ptx` has the kernels as they were
-//! compiled, `gpus` what the driver shows. Sums are float32 in a fixed order, so a launch on the same device gives the
+//! compiled, `gpus` what the driver shows, `libraries` what NVIDIA ships beside it (`cufile`, `nccl`). Sums are float32 in a fixed order, so a launch on the same device gives the
 //! same bits each time. The tests run the same kernels, compiled for the host, behind `Driver`.
 //!
 //! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
 //! not be read is NaN.
 
+mod cufile;
 mod device;
 mod driver;
 mod gpus;
 pub mod kernels;
 mod launch;
+mod libraries;
 mod memory;
+mod nccl;
 pub mod ptx;
 mod rows;
 mod schedule;
@@ -29,6 +32,7 @@ mod weights;
 pub use device::Device;
 pub use driver::{Address, Driver, Grid, Properties};
 pub use gpus::gpus;
+pub use libraries::libraries;
 
 use super::{Backend, Batch, Bindings, Panel, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};

@@ -93,7 +93,8 @@ fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOpti
     let bindings = Bindings { weights: vec![cpu.load(&desc, &supply).expect("memory for the matrix")], layer: None };
     let program = cpu.compile(&program).expect("the program compiles");
     let kv = KvLayout { k: Kind::F16.format(), v: Kind::F16.format(), groups: vec![] };
-    let reservation = Reservation { carries: &carries, pass_rows: batch, max_rows: batch, max_outputs: batch, kv: &kv };
+    let reservation =
+        Reservation { carries: &carries, pass_rows: batch, max_rows: batch, max_outputs: batch, kv: &kv, ring: (0, 0) };
     cpu.reserve(&reservation).expect("memory for the values");
     let input: Vec<f32> = (0..batch * COLS).map(|i| (i % 17) as f32 - 8.0).collect();
     cpu.write(CarryId(0), &input);
@@ -174,8 +175,14 @@ impl Sequence {
         let pages = (depth + more).div_ceil(PAGE);
         let layers = vec![KvLayer { kv_heads, head_dim, v_dim }; LAYERS];
         let kv = KvLayout { k: kind.format(), v: kind.format(), groups: vec![KvGroup { layers, window: None, pages }] };
-        let reservation =
-            Reservation { carries: &carries, pass_rows: CHUNK, max_rows: CHUNK, max_outputs: CHUNK, kv: &kv };
+        let reservation = Reservation {
+            carries: &carries,
+            pass_rows: CHUNK,
+            max_rows: CHUNK,
+            max_outputs: CHUNK,
+            kv: &kv,
+            ring: (0, 0),
+        };
         cpu.reserve(&reservation).expect("memory for the state");
         for (id, width) in (0..).zip(&widths[..3]) {
             let x: Vec<f32> = (0..CHUNK * width).map(|i| (i * 37 % 101) as f32 * 0.02 - 1.0).collect();

@@ -6,7 +6,7 @@
 
 #include "common.cuh"
 
-// out[r] = decoded row tokens[r] of the table, `cols` wide.
+// out[r] = decoded row tokens[r] of the table, `cols` wide; row r, where there are no tokens.
 struct EmbedArgs {
     const uint8_t* table;
     const uint32_t* tokens;
@@ -24,7 +24,8 @@ struct QuantiseArgs {
 
 // y[slot][row] = weight row . input (+ bias). Plain: `n` rows of input, `ids` is null. By experts: blockIdx.y is the
 // slot, its expert is ids[slot] and its input slot / share. With `up` it is a gate, and the product of `up` with the
-// same input goes through it: silu(weight row . input) * (up row . input). A residual is added last; y may be it.
+// same input goes through it: silu(weight row . input) * (up row . input). A residual is added last; y may be it. Slots of
+// y and of the residual are `stride` apart: these may be some rows of a larger matrix.
 struct MatvecArgs {
     const uint8_t* weight;
     const uint8_t* up;
@@ -35,7 +36,7 @@ struct MatvecArgs {
     const float* residual;
     const uint32_t* ids;
     float* y;
-    uint32_t cols, rows, n, share;
+    uint32_t cols, rows, n, share, stride, unused;
 };
 
 // As above for many inputs, without a gate. By experts: `tiles` says which slots of `order` blockIdx.y works on.
@@ -49,7 +50,7 @@ struct MatmulArgs {
     const uint4* tiles;
     const uint32_t* order;
     float* y;
-    uint32_t cols, rows, n, share;
+    uint32_t cols, rows, n, share, stride, unused;
 };
 
 // counts[e] = how many of the slots chose expert e.

@@ -2,12 +2,15 @@
 #include "args.cuh"
 #include "formats/table.cuh"
 
+// The row of the table that this block decodes.
+__device__ inline uint64_t embed_row(const EmbedArgs& a) { return a.tokens ? a.tokens[blockIdx.y] : blockIdx.y; }
+
 // A thread unpacks one step of a row; blockIdx.y is the row.
 template <class F> __device__ inline void embed(const EmbedArgs& a) {
     constexpr uint32_t PER_BLOCK = F::LEN / 32 / F::SUBS;
     const uint32_t step = blockIdx.x * blockDim.x + threadIdx.x, block = step / PER_BLOCK, unit = step % PER_BLOCK;
     if (step >= a.cols / 32 / F::SUBS) return;
-    const uint64_t row = (uint64_t)a.tokens[blockIdx.y] * (a.cols / F::LEN);
+    const uint64_t row = embed_row(a) * (a.cols / F::LEN);
     Sub w[F::SUBS];
     F::unpack(a.table + (row + block) * F::BYTES, unit, w);
     for (int i = 0; i < F::SUBS; i++) {
@@ -23,7 +26,7 @@ template <class F> __device__ inline void embed(const EmbedArgs& a) {
 template <class F> __device__ inline void embed_float(const EmbedArgs& a) {
     const uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= a.cols) return;
-    const uint8_t* row = a.table + (uint64_t)a.tokens[blockIdx.y] * a.cols * F::BYTES;
+    const uint8_t* row = a.table + embed_row(a) * a.cols * F::BYTES;
     a.out[(uint64_t)blockIdx.y * a.cols + c] = F::at(row, c);
 }
 

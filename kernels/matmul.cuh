@@ -53,7 +53,7 @@ __device__ inline void matmul_write(const MatmulArgs& a, const MatmulTile& t, co
         for (uint32_t i = 0; i < 4; i++) {
             const uint32_t row = blockIdx.x * TILE_ROWS + x + 16 * i;
             if (row >= a.rows) continue;
-            const uint64_t at = slot * a.rows + row;
+            const uint64_t at = slot * a.stride + row;
             float y = sums[i][j];
             if (a.bias) y += a.bias[row];
             if (a.residual) y += a.residual[at];

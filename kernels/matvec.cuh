@@ -98,7 +98,7 @@ template <class Kind, int N> __device__ inline void matvec(const MatvecArgs& a) 
         }
     }
     if (lane >= a.n) return;
-    const uint64_t at = (uint64_t)(r.slot + lane) * a.rows + r.row;
+    const uint64_t at = (uint64_t)(r.slot + lane) * a.stride + r.row;
     if (a.up) y = gate / (1.0f + expf(-gate)) * y;
     if (a.bias) y += a.bias[r.row];
     if (a.residual) y += a.residual[at];

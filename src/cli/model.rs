@@ -13,10 +13,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Settings of every command that runs a model.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "model.path",
     "model.ctx-size",
     "compute.device",
+    "memory.vram-budget",
     "memory.ram-budget",
     "memory.io",
     "cpu.threads",
@@ -75,6 +76,7 @@ pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
         threads_batch: settings.number("cpu.threads-batch"),
         context: settings.number("model.ctx-size"),
         ram_budget: settings.number("memory.ram-budget"),
+        vram_budget: settings.number("memory.vram-budget"),
         reader: io::Options {
             kind: io::Kind::named(settings.text("memory.io").unwrap_or("auto"))?,
             faults: io::Faults::from_env()?,

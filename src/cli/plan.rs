@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut forecast = Forecast::new(&catalogue, &options, &limits)?;
     if forecast.outlook.residence.on_gpu && !another {
         // What a GPU gives is not measured yet, and the machine's memory is not its own.
-        forecast.rates = Rates { drive: None, memory: None, cores: None };
+        forecast.rates = Rates::default();
     }
     if let Some((shape, quant)) = &args.synthetic {
         forecast.file = format!("synthetic {shape}:{quant}");
@@ -71,7 +71,9 @@ pub fn run(args: Args) -> Result<()> {
     // What one would have to pay for.
     let budget = forecast.outlook.residence.plan.budget;
     let more = LoadOptions { ram_budget: Some(Size::Bytes(budget + (8 << 30))), say: |_| (), ..options.clone() };
-    let roomier = forecast.streams().then(|| Forecast::new(&catalogue, &more, &limits).ok()).flatten();
+    let roomier = (forecast.streams() && !forecast.outlook.residence.on_gpu)
+        .then(|| Forecast::new(&catalogue, &more, &limits).ok())
+        .flatten();
     match args.json {
         true => output::json(&forecast.json(roomier.as_ref())),
         false => output::report(&forecast.text(roomier.as_ref())),
@@ -108,6 +110,7 @@ impl Forecast {
         let rates = Rates {
             drive: outlook.residence.drive_rate(),
             memory: limits.best_memory(),
+            link: None,
             cores: limits.peak(work.numbers),
         };
         Ok(Forecast { outlook, rates, lengths, work, file: catalogue.file().into() })
@@ -143,7 +146,8 @@ impl Forecast {
         let tile = self.plan().traffic(&self.outlook.residence.units, rows);
         let streamed = self.plan().streamed();
         let drive = streamed * self.passes(tokens) + (tile.drive - streamed) * tiles;
-        let traffic = Traffic { drive, memory: tile.memory * tiles };
+        let link = tile.link * self.passes(tokens);
+        let traffic = Traffic { drive, memory: tile.memory * tiles, link };
         self.rates.pass(traffic, self.work.prefill_ops * f64::from(tokens))
     }
 
@@ -164,12 +168,17 @@ impl Forecast {
                 "process_bytes": plan.needs.process,
                 "workspace_bytes": plan.needs.workspace,
                 "state_bytes": plan.needs.state,
-                "ring_bytes": plan.ring(),
+                "ring_bytes": plan.ring_used(),
                 "kept_bytes": plan.kept,
             },
+            "host_memory": plan.host.map(|budget| json!({
+                "budget_bytes": budget,
+                "ring_bytes": plan.ring(),
+                "kept_bytes": plan.hosted(),
+            })),
             "weights_bytes": residence.units.iter().map(|u| u.extent.len).sum::<u64>(),
             "streamed_bytes": plan.streamed(),
-            "bytes_per_pass": { "disk": traffic.drive, "mem": traffic.memory },
+            "bytes_per_pass": { "disk": traffic.drive, "pcie": traffic.link, "mem": traffic.memory },
             "tokens_per_pass": residence.pass_rows,
             "passes_of_full_context": self.passes(self.outlook.context),
             "drive": residence.drive.as_ref().map(|d| json!({
@@ -198,23 +207,34 @@ impl Forecast {
             ("model", self.file.clone()),
             ("device", self.outlook.device.clone()),
             ("context", format!("{} tokens", self.outlook.context)),
-            ("memory", format!("{} planned of {}", bytes(plan.memory()), bytes(plan.budget))),
+            (
+                if residence.on_gpu { "GPU memory" } else { "memory" },
+                format!("{} planned of {}", bytes(plan.memory()), bytes(plan.budget)),
+            ),
         ];
         let parts = [
             ("weights", plan.kept),
             ("context", plan.needs.state),
             ("workspace", plan.needs.workspace),
-            ("ring", plan.ring()),
+            ("ring", plan.ring_used()),
             ("program", plan.needs.process),
         ];
         rows.push(("", parts.map(|(name, n)| format!("{name} {}", bytes(n))).join(", ")));
+        rows.extend(plan.host.filter(|_| plan.brings()).map(|budget| {
+            let (kept, ring) = (plan.hosted(), plan.ring());
+            let all = format!("{} planned of {}", bytes(kept + ring), bytes(budget));
+            ("memory", format!("{all}: weights {}, ring {}", bytes(kept), bytes(ring)))
+        }));
         rows.extend(residence.drive.as_ref().map(|d| {
             let (rate, block) = (bytes(d.best.rate as u64), bytes(d.best.block as u64));
             ("drive", format!("{rate}/s in reads of {block}, {} at once ({})", d.best.depth, d.reader))
         }));
         let traffic = plan.traffic(&residence.units, 1);
-        let drive = if self.streams() { format!("{} from the drive, ", bytes(traffic.drive)) } else { String::new() };
-        rows.push(("a pass", format!("{drive}{} through memory", bytes(traffic.memory))));
+        let drive =
+            if traffic.drive > 0 { format!("{} from the drive, ", bytes(traffic.drive)) } else { String::new() };
+        let link = if traffic.link > 0 { format!("{} to the GPU, ", bytes(traffic.link)) } else { String::new() };
+        let memory = if residence.on_gpu { "the GPU's memory" } else { "memory" };
+        rows.push(("a pass", format!("{drive}{link}{} through {memory}", bytes(traffic.memory))));
         let at_best = |p: Option<Prediction>, tokens: f64| match p {
             Some(p) => format!("{:.2} tok/s, bound by the {}", tokens / p.seconds, p.bound.words()),
             None => "not known: nothing that binds it was measured".into(),
@@ -228,7 +248,7 @@ impl Forecast {
             let (n, by) = (self.lengths.prompt, p.bound.words());
             ("", format!("first token after a prompt of {n}: {:.1} s, bound by the {by}", p.seconds))
         }));
-        if self.streams() {
+        if traffic.drive > 0 {
             let faster = Rates { drive: self.rates.drive.map(|r| r * 2.0), ..self.rates };
             rows.push(("", format!("with a drive twice as fast: {}", at_best(self.pass(&faster, 1), 1.0))));
             rows.extend(roomier.map(|r| ("", format!("with 8 GiB more: {}", at_best(r.pass(&r.rates, 1), 1.0)))));
@@ -250,18 +270,25 @@ impl Forecast {
         let mut rows = vec![];
         for (name, is) in kinds {
             let mine = residence.plan.parts.iter().filter(|p| is(&residence.units[p.unit].usage));
-            let of = |kept: bool| {
-                mine.clone().filter(|p| (p.home == Home::Memory) == kept).map(|p| p.extent.len).sum::<u64>()
-            };
-            let (kept, away) = (of(true), of(false));
-            if kept + away == 0 {
+            let of = |is: fn(Home) -> bool| mine.clone().filter(|p| is(p.home)).map(|p| p.extent.len).sum::<u64>();
+            let (kept, hosted) = (of(|h| h == Home::Memory), of(|h| h == Home::Host));
+            let away = of(|h| !matches!(h, Home::Memory | Home::Host));
+            if kept + hosted + away == 0 {
                 continue;
             }
             let cells = |n: u64| (n as f64 / total as f64 * BAR as f64).round() as usize;
-            let bar = "█".repeat(cells(kept)) + &"░".repeat(cells(away));
-            let row = [name.into(), format!("{} in memory", human::bytes(kept))];
-            rows.push(row.into_iter().chain([format!("{} on the drive", human::bytes(away)), bar]).collect());
+            let bar = "█".repeat(cells(kept)) + &"▒".repeat(cells(hosted)) + &"░".repeat(cells(away));
+            let mut row: Vec<String> = vec![name.into()];
+            if residence.on_gpu {
+                row.push(format!("{} on the GPU", human::bytes(kept)));
+                row.push(format!("{} in memory", human::bytes(hosted)));
+            } else {
+                row.push(format!("{} in memory", human::bytes(kept)));
+            }
+            row.extend([format!("{} on the drive", human::bytes(away)), bar]);
+            rows.push(row);
         }
-        human::table(&rows, &[1, 2])
+        let numbers: &[usize] = if residence.on_gpu { &[1, 2, 3] } else { &[1, 2] };
+        human::table(&rows, numbers)
     }
 }

@@ -35,7 +35,17 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Value("auto"),
         kind: Kind::Device,
         value: "DEVICE",
-        help: "Where to compute: cpu, cuda or cuda:N (air devices), or auto: a GPU that holds the model, else the CPU",
+        help: "Where to compute: cpu, cuda or cuda:N (air devices), or auto: a GPU where that pays, else the CPU",
+    },
+    Setting {
+        key: "memory.vram-budget",
+        flag: "vram-budget",
+        short: None,
+        env: "AIR_VRAM_BUDGET",
+        default: Default::Unset("what is free on the GPU"),
+        kind: Kind::Size,
+        value: "SIZE",
+        help: "Memory of the GPU for everything; weights that do not fit are carried to it from memory or the drive",
     },
     Setting {
         key: "memory.ram-budget",

@@ -20,7 +20,7 @@ pub(super) struct Place {
 pub(super) enum Room {
     /// The machine's, from which weights may be streamed to the cores.
     Machine,
-    /// A GPU's, where everything must fit.
+    /// A GPU's, to which weights may be carried from the machine's.
     Gpu {
         /// Bytes that are free.
         free: u64,

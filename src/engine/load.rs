@@ -11,7 +11,7 @@ use crate::arch::{self, ModelSpec};
 use crate::config::{Device, Size};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, TensorInfo};
-use crate::hal::{Backend, KvGroup, KvLayout, PAGE, ProgramId, Reservation, WeightDesc};
+use crate::hal::{Backend, Home, KvGroup, KvLayout, PAGE, Panel, ProgramId, Reservation, WeightDesc};
 use crate::io;
 use crate::kv::pages_for;
 use crate::lower::{self, Lowered, WeightNeed};
@@ -40,6 +40,9 @@ pub struct LoadOptions {
     /// Memory for everything; what the machine and its cgroup leave, when not given. Weights that do not fit
     /// are streamed from the drive in each pass.
     pub ram_budget: Option<Size>,
+    /// Memory of the GPU for everything; what is free there, when not given. Weights that do not fit are kept in the
+    /// machine's, as far as `ram_budget` goes, and carried to it in each pass.
+    pub vram_budget: Option<Size>,
     /// How the drive is read.
     pub reader: io::Options,
     /// Bytes per second of the drive, to plan for another one; the drive is not asked then.
@@ -86,6 +89,7 @@ impl Default for LoadOptions {
             max_sequences: 1,
             state: StateSize::default(),
             ram_budget: None,
+            vram_budget: None,
             reader: io::Options::default(),
             drive_rate: None,
             max_rows: 256,
@@ -111,6 +115,10 @@ pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
 /// Rows whose logits one pass can give, where nothing else is asked for.
 pub const MAX_OUTPUTS: usize = 64;
+
+/// Where more than one in so many bytes of weights would be carried to a GPU from a memory that holds them all, nobody is
+/// put on that GPU unasked: memory is about so many times as fast as the link.
+const CARRIED: u64 = 3;
 
 /// Tensors that old files carry and nobody reads.
 const IGNORED: [&str; 2] = [".attn_rot_embd", ".rotary_emb.inv_freq"];
@@ -141,13 +149,13 @@ fn prepare_on(place: Place, catalogue: &Catalogue, options: &LoadOptions) -> Res
     let tensors = check(catalogue, &lowered)?;
     let Place { mut backend, room } = place;
     let programs = lowered.programs.iter().map(|p| backend.compile(p)).collect::<Result<Vec<_>>>()?;
-    let max_rows = options.max_rows.max(1);
+    let mut max_rows = options.max_rows.max(1);
     let max_outputs = options.max_outputs.min(max_rows).max(n);
     let mut size = options.state;
     let (mut state, mut residence) = loop {
         let state = layout(&spec, &lowered, options, room, size, weight_bytes(&tensors))?;
         let (carries, kv) = (&lowered.carries[..], &state.layout);
-        let reservation = Reservation { carries, pass_rows: max_rows, max_rows, max_outputs, kv };
+        let reservation = Reservation { carries, pass_rows: max_rows, max_rows, max_outputs, kv, ring: (0, 0) };
         let units = residence::units(&lowered, &tensors);
         match Residence::plan(catalogue, units, &*backend, room, &reservation, options) {
             // Beside the ring and the activations of a small budget there is less.
@@ -157,11 +165,23 @@ fn prepare_on(place: Place, catalogue: &Catalogue, options: &LoadOptions) -> Res
             residence => break (state, residence?),
         }
     };
+    if let Room::Gpu { .. } = room
+        && options.device == Device::Auto
+        && residence.plan.streamed() == 0
+        && residence.plan.hosted() > weight_bytes(&tensors) / CARRIED
+    {
+        let what = "carrying most of the weights to the GPU in each pass".into();
+        let instead = "the machine's own memory holds them: the CPU is likely faster (--device cuda tries)".into();
+        return Err(Error::Unsupported { what, instead });
+    }
     for pass_rows in residence::longer_passes(max_rows, state.positions) {
         let layout = state.pages(&lowered, options, pass_rows);
-        let reservation = Reservation { carries: &lowered.carries, pass_rows, max_rows, max_outputs, kv: &layout };
+        // A GPU takes a pass as one batch, so that what is carried to it is carried once.
+        let rows = if room == Room::Machine { max_rows } else { pass_rows };
+        let carries = &lowered.carries[..];
+        let reservation = Reservation { carries, pass_rows, max_rows: rows, max_outputs, kv: &layout, ring: (0, 0) };
         if residence.lengthen(&*backend, &reservation) {
-            state.layout = layout;
+            (state.layout, max_rows) = (layout, rows);
             break;
         }
     }
@@ -205,7 +225,8 @@ pub struct Outlook {
 pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
     let Prepared { spec, lowered, mut backend, programs, state, max_rows, max_outputs, residence } =
         prepare(catalogue, options)?;
-    let mut stream = Streamer::open(&catalogue.sources, &residence.plan, &residence.reader)?;
+    let pinner = backend.pinner();
+    let mut stream = Streamer::open(&catalogue.sources, &residence.plan, &residence.reader, pinner)?;
     let supply = stream.supply();
     let units = &residence.units;
     let total = units.iter().map(|u| u.extent.len).sum();
@@ -216,11 +237,18 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
         let &Unit { format, cols, rows, experts, matrix, .. } = unit;
         let desc = WeightDesc { name: &unit.name, format, cols, rows, experts, matrix, panels };
         weights.push(backend.load(&desc, &supply)?);
-        done += unit.extent.len;
+        let hosted = |p: &&Panel| p.home == Home::Host;
+        let later: usize = panels.iter().filter(hosted).map(|p| p.rows.len()).sum();
+        done += unit.extent.len - later as u64 * unit.row_bytes();
         progress(done, total);
     }
+    stream.keep(&residence.plan, &mut |bytes| {
+        done += bytes;
+        progress(done, total);
+    })?;
     let (carries, pass_rows) = (&lowered.carries[..], residence.pass_rows);
-    let reservation = Reservation { carries, pass_rows, max_rows, max_outputs, kv: &state.layout };
+    let reservation =
+        Reservation { carries, pass_rows, max_rows, max_outputs, kv: &state.layout, ring: residence.ring() };
     backend.reserve(&reservation)?;
     stream.stream(&residence.plan)?;
     let memory = (stream, residence);

@@ -3,9 +3,9 @@
 use super::device::Room;
 use super::load::LoadOptions;
 use super::memory;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{Catalogue, TensorInfo};
-use crate::hal::{Backend, KvLayout, Reservation};
+use crate::hal::{Backend, Home, KvLayout, Reservation};
 use crate::io;
 use crate::lower::Lowered;
 use crate::op::{Op, RowSet};
@@ -76,15 +76,26 @@ pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
     tensors.iter().zip(usage).enumerate().map(unit).collect()
 }
 
-/// Bytes that everything may take together: what was asked for, or what the machine and its cgroup leave, or what is
-/// free on the GPU; less a twentieth for what others do meanwhile, and for what the driver takes beside.
+/// Bytes that everything may take together of the memory where the model is computed with: what was asked for, or what
+/// the machine and its cgroup leave, or what is free on the GPU; less a twentieth for what others do meanwhile, and for
+/// what the driver takes beside.
 pub(super) fn budget(options: &LoadOptions, room: Room) -> u64 {
-    let all = || memory::resident() + memory::available();
-    match (room, options.ram_budget) {
-        (Room::Gpu { free }, _) => free / 20 * 19,
-        (Room::Machine, Some(size)) => size.of(all()),
-        (Room::Machine, None) => all() / 20 * 19,
+    match (room, options.vram_budget) {
+        (Room::Gpu { free }, Some(size)) => size.of(free).min(free),
+        (Room::Gpu { free }, None) => free / 20 * 19,
+        (Room::Machine, _) => machine_budget(options),
     }
+}
+
+/// The same of the machine's memory.
+fn machine_budget(options: &LoadOptions) -> u64 {
+    let all = memory::resident() + memory::available();
+    options.ram_budget.map_or(all / 20 * 19, |size| size.of(all))
+}
+
+/// Bytes that weights may take of the machine's memory where a GPU computes.
+fn host_budget(options: &LoadOptions, room: Room) -> Option<u64> {
+    (room != Room::Machine).then(|| machine_budget(options).saturating_sub(memory::resident()))
 }
 
 /// What lives where, and how the rest is read.
@@ -127,9 +138,18 @@ impl Residence {
             workspace: backend.workspace(reservation),
             state: state_bytes(reservation.kv),
         };
-        let stream = !options.exact && !on_gpu;
-        let policy = Policy { budget: budget(options, room), block: BLOCK, stream, stages: false };
+        let policy = Policy {
+            budget: budget(options, room),
+            block: if on_gpu { *BLOCKS.end() } else { BLOCK },
+            stream: !options.exact,
+            stages: false,
+            host: host_budget(options, room),
+        };
         let plan = Plan::new(&units, needs, &policy)?;
+        if on_gpu && !plan.cache.experts.is_empty() {
+            let what = "a mixture of experts that does not fit into the GPU's memory".into();
+            return Err(Error::Unsupported { what, instead: "use --device cpu".into() });
+        }
         let (reader, pass_rows) = (options.reader.clone(), reservation.pass_rows);
         let mut of = Residence { units, plan, drive: None, outdated: false, reader, pass_rows, on_gpu, policy };
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
@@ -138,11 +158,13 @@ impl Residence {
             (None, Some(source)) => io::probe(source, &options.reader, false),
             (None, None) => Ok(None),
         };
-        if of.plan.streams()
+        let from_drive = |p: &crate::plan::Part| !matches!(p.home, Home::Memory | Home::Host);
+        if of.plan.parts.iter().any(from_drive)
             && let Some(probed) = ask()?
         {
-            let block = (probed.best.block as u64).clamp(*BLOCKS.start(), *BLOCKS.end());
-            of.policy.block = block;
+            // A link carries small pieces at less than its full speed.
+            let least = if on_gpu { *BLOCKS.end() / 2 } else { *BLOCKS.start() };
+            of.policy.block = (probed.best.block as u64).clamp(least, *BLOCKS.end());
             of.plan = Plan::new(&of.units, needs, &of.policy)?;
             of.reader.depth = depth(&probed, of.plan.slots);
             of.drive = Some(probed);
@@ -159,11 +181,12 @@ impl Residence {
         }
         let workspace = backend.workspace(reservation);
         let needs = Needs { workspace, state: state_bytes(reservation.kv), ..self.plan.needs };
-        let policy = Policy { stages: true, ..self.policy };
+        // A GPU has no tiles: a pass is one batch.
+        let policy = Policy { stages: !self.on_gpu, ..self.policy };
         let Ok(plan) = Plan::new(&self.units, needs, &policy) else { return false };
         let experts = self.units.iter().filter(|u| matches!(u.usage, Use::Experts(_))).map(|u| u.experts).max();
         // Tiles share a layer's experts where the cache has places for them all.
-        let shares = plan.streamed() > 0 || experts.is_some_and(|all| plan.cache.places >= all);
+        let shares = plan.streamed() + plan.hosted() > 0 || experts.is_some_and(|all| plan.cache.places >= all);
         let fits = shares && plan.fixed() <= self.plan.fixed().saturating_add(policy.budget / LONGER);
         if fits {
             (self.plan, self.pass_rows, self.policy) = (plan, reservation.pass_rows, policy);
@@ -173,7 +196,13 @@ impl Residence {
 
     /// Whether kept weights may be streamed later.
     pub fn movable(&self) -> bool {
-        self.policy.stream
+        self.policy.stream && !self.on_gpu
+    }
+
+    /// The ring on the device, for a backend that has memory of its own: places, and bytes of each.
+    pub(super) fn ring(&self) -> (usize, u64) {
+        let passes = self.on_gpu && self.plan.brings();
+        if passes { (self.plan.slots, self.plan.slot_bytes) } else { (0, 0) }
     }
 
     /// Bytes per second of the drive, where it matters.
@@ -203,12 +232,16 @@ impl Residence {
             0 => String::new(),
             all => format!(", room for {} of {all} experts", plan.cache.places),
         };
-        format!(
-            "; {} of {} MB of weights in memory, {} MB streamed in each pass{experts}",
-            (all - plan.away()) / 1_000_000,
-            all / 1_000_000,
-            plan.streamed() / 1_000_000
-        )
+        let mb = |bytes: u64| bytes / 1_000_000;
+        let (kept, all, streamed) = (mb(all - plan.away()), mb(all), mb(plan.streamed()));
+        match self.on_gpu {
+            true => format!(
+                "; {kept} of {all} MB of weights on the GPU, {} MB carried from memory and {streamed} MB from the drive \
+                 in each pass",
+                mb(plan.hosted())
+            ),
+            false => format!("; {kept} of {all} MB of weights in memory, {streamed} MB streamed in each pass{experts}"),
+        }
     }
 }
 

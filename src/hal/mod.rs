@@ -18,7 +18,7 @@ pub mod probe;
 mod supply;
 
 pub use gpu::{Found, Gpu, Gpus, Library, gpus, libraries, open_gpu};
-pub use supply::{Home, Panel, Supply, Wanted};
+pub use supply::{Home, LOANS, Loan, Panel, Pinner, Supply, Wanted};
 
 use crate::error::Result;
 use crate::op::{Carry, CarryId, Program};
@@ -162,12 +162,19 @@ pub struct Reservation<'a> {
     pub max_outputs: usize,
     /// Sequence state.
     pub kv: &'a KvLayout,
+    /// Places on the device through which panels go that it does not keep, and bytes of each.
+    pub ring: (usize, u64),
 }
 
 /// A device and its memory. Used by one thread; may use many.
 pub trait Backend: Send {
     /// What runs, for people: `cpu: AVX-512 VNNI, 2 threads`.
     fn description(&self) -> String;
+
+    /// What pins memory that this device reads while it works; none where the host computes.
+    fn pinner(&self) -> Option<Arc<dyn Pinner>> {
+        None
+    }
 
     /// Brings a weight's panels whose home is memory into the device's memory and layout, and remembers where the
     /// others come from.

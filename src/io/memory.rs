@@ -5,7 +5,8 @@
 //! a huge page, where a direct read needs one entry of the device's list for 2 MiB instead of 512.
 
 use crate::error::{Error, Result};
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 
 /// Addresses, offsets and lengths of direct reads are multiples of this on every drive that is known.
 pub const ALIGN: usize = 4096;
@@ -18,7 +19,12 @@ const HUGE: usize = 2 << 20;
 pub(super) struct Area {
     start: *mut u8,
     len: usize,
+    /// What holds the memory where it is, for a device that reads it.
+    pin: OnceLock<Pin>,
 }
+
+/// Whatever undoes it when it is dropped.
+pub type Pin = Box<dyn Any + Send + Sync>;
 
 // SAFETY: an area is plain bytes; they are reached through slots alone, which do not overlap.
 unsafe impl Send for Area {}
@@ -39,7 +45,7 @@ impl Area {
         }
         let map = map.cast::<u8>();
         if !huge {
-            return Ok(Arc::new(Area { start: map, len }));
+            return Ok(Arc::new(Area { start: map, len, pin: OnceLock::new() }));
         }
         let before = map.align_offset(HUGE);
         // SAFETY: `before` is less than a huge page, by which the mapping is longer than `len`; both ends are whole
@@ -54,13 +60,14 @@ impl Area {
             }
             #[cfg(target_os = "linux")]
             libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE);
-            Ok(Arc::new(Area { start, len }))
+            Ok(Arc::new(Area { start, len, pin: OnceLock::new() }))
         }
     }
 }
 
 impl Drop for Area {
     fn drop(&mut self) {
+        drop(self.pin.take());
         // SAFETY: start and length are those of the mapping; slots, which hold the area, are gone.
         unsafe { libc::munmap(self.start.cast(), self.len) };
     }
@@ -107,6 +114,25 @@ impl Slot {
         // SAFETY: the offset lies within the mapping.
         unsafe { self.area.start.add(self.offset) }
     }
+}
+
+/// Has the memory of slots that were made together held where it is, until the last of them is gone: `pin` is told where
+/// it begins and how long it is.
+///
+/// # Errors
+/// Those of `pin`.
+pub fn pin<E>(
+    slots: &[Arc<Slot>],
+    pin: impl FnOnce(*mut u8, usize) -> std::result::Result<Pin, E>,
+) -> std::result::Result<(), E> {
+    if let Some(area) = slots.first().map(|slot| slot.area())
+        && area.pin.get().is_none()
+    {
+        let pin = pin(area.start, area.len)?;
+        // It was not pinned a moment ago, and nobody else has these slots.
+        let _ = area.pin.set(pin);
+    }
+    Ok(())
 }
 
 /// Page-aligned memory, cut into `count` slots of `bytes` each, rounded up to `ALIGN`.

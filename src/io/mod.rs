@@ -23,7 +23,7 @@ mod uring;
 mod tests;
 
 pub use faults::Faults;
-pub use memory::{ALIGN, Slot, slots, slots_of};
+pub use memory::{ALIGN, Pin, Slot, pin, slots, slots_of};
 pub use probe::{Drive, Probed, SMALLEST, probe};
 pub use rows::RowReader;
 

@@ -1,7 +1,7 @@
 //! The one law: how long a pass takes by the bytes that it carries and the operations that it needs.
 //!
 //! All links and units work at the same time, so a pass takes as long as the slowest of them: `T = max(D / drive,
-//! S / memory, ops / cores)`. Rates are measured on the machine and bytes are counted; no factor is fitted to a run.
+//! S / memory, L / link, ops / cores)`. Rates are measured on the machine and bytes are counted; no factor is fitted to a run.
 
 use super::Traffic;
 
@@ -12,6 +12,8 @@ pub struct Rates {
     pub drive: Option<f64>,
     /// Bytes per second of memory.
     pub memory: Option<f64>,
+    /// Bytes per second of the link to a device.
+    pub link: Option<f64>,
     /// Operations per second of the cores, of the kind that most weights need.
     pub cores: Option<f64>,
 }
@@ -23,6 +25,8 @@ pub enum Bound {
     Drive,
     /// Memory.
     Memory,
+    /// The link to a device.
+    Link,
     /// The cores.
     Cores,
 }
@@ -33,6 +37,7 @@ impl Bound {
         match self {
             Bound::Drive => "disk",
             Bound::Memory => "mem",
+            Bound::Link => "pcie",
             Bound::Cores => "cores",
         }
     }
@@ -44,6 +49,7 @@ impl Bound {
         match self {
             Bound::Drive => "drive",
             Bound::Memory => "memory",
+            Bound::Link => "link to the device",
             Bound::Cores => "cores",
         }
     }
@@ -67,6 +73,7 @@ impl Rates {
         let all = [
             time(traffic.drive as f64, self.drive, Bound::Drive),
             time(traffic.memory as f64, self.memory, Bound::Memory),
+            time(traffic.link as f64, self.link, Bound::Link),
             time(ops, self.cores, Bound::Cores),
         ];
         all.into_iter().flatten().max_by(|a, b| a.seconds.total_cmp(&b.seconds))

@@ -6,12 +6,14 @@
 //! all along a pass: between two panels that are kept the drive brings the next one, so that it never rests, and the
 //! set that is kept is fixed, because a cyclic scan through any cache that is smaller than it hits nothing. Experts are
 //! another matter: who is needed next is known only when a token has chosen, so what dense weights leave is a cache of
-//! them (`cache`).
+//! them (`cache`). Where a device has memory of its own, the budget is that, and what it has no room for is kept in the
+//! host's as far as that goes (`host`).
 //!
 //! It knows no family of models, no file and no device: sizes, uses and rates are all it is told. `law` says how long a
 //! pass takes by these bytes.
 
 mod cache;
+mod host;
 mod law;
 mod ring;
 mod shift;
@@ -138,6 +140,9 @@ pub struct Policy {
     pub stream: bool,
     /// Whether the ring is to hold all that a stage streams, for passes of several tiles.
     pub stages: bool,
+    /// Where `budget` is that of a device with memory of its own: bytes of the host's memory for weights that the device
+    /// has no room for, and for the ring by which they come from the drive.
+    pub host: Option<u64>,
 }
 
 /// One panel of the plan.
@@ -172,6 +177,8 @@ pub struct Plan {
     pub kept: u64,
     /// Experts that come when they are wanted; empty where there are none, or all are kept.
     pub cache: Cache,
+    /// Bytes that weights may take of the host's memory, where a device has its own.
+    pub host: Option<u64>,
 }
 
 /// Bytes of one pass that gives logits.
@@ -181,6 +188,8 @@ pub struct Traffic {
     pub drive: u64,
     /// Weights from memory (streamed ones too: they pass through it).
     pub memory: u64,
+    /// Over the link to a device that computes, from the host's memory or through it.
+    pub link: u64,
 }
 
 impl Plan {
@@ -191,7 +200,9 @@ impl Plan {
     pub fn new(units: &[Unit], needs: Needs, policy: &Policy) -> Result<Plan> {
         let mut plan = cut(units, needs, policy, false)?;
         let whole = bytes(units.iter());
-        let need = whole.saturating_add(needs.total()).saturating_add(plan.ring());
+        // Loading takes the ring too, but not on a device.
+        let ring = if policy.host.is_some() { 0 } else { plan.ring() };
+        let need = whole.saturating_add(needs.total()).saturating_add(ring);
         if need <= policy.budget {
             plan.kept = whole;
             return Ok(plan);
@@ -207,6 +218,7 @@ impl Plan {
             true => plan.widen(units, policy.budget)?,
             false => plan.spread(units, policy.budget)?,
         }
+        plan.keep_on_host();
         Ok(plan)
     }
 
@@ -217,12 +229,21 @@ impl Plan {
 
     /// Bytes of the file's weights that are streamed.
     pub fn streamed(&self) -> u64 {
-        self.parts.iter().filter(|p| p.home == Home::Stream).map(|p| p.extent.len).sum()
+        self.in_home(Home::Stream)
     }
 
-    /// Whether passes bring weights: streamed ones, or experts that have no place.
+    /// Bytes of weights that the host keeps for a device.
+    pub fn hosted(&self) -> u64 {
+        self.in_home(Home::Host)
+    }
+
+    fn in_home(&self, home: Home) -> u64 {
+        self.parts.iter().filter(|p| p.home == home).map(|p| p.extent.len).sum()
+    }
+
+    /// Whether passes bring weights: streamed ones, those that the host keeps, or experts that have no place.
     pub fn brings(&self) -> bool {
-        self.streamed() > 0 || self.cache.places < self.cache.experts.len()
+        self.streamed() + self.hosted() > 0 || self.cache.places < self.cache.experts.len()
     }
 
     /// Bytes of the file's weights that are not kept.
@@ -232,7 +253,8 @@ impl Plan {
 
     /// All that the plan lets the process have.
     pub fn memory(&self) -> u64 {
-        self.fixed().saturating_add(self.kept).saturating_add(self.cache.bytes())
+        let weights = self.kept.saturating_add(self.cache.bytes());
+        self.needs.total().saturating_add(self.ring_used()).saturating_add(weights)
     }
 
     /// Bytes of a pass with so many tokens; of experts, if all were wanted alike.
@@ -243,7 +265,8 @@ impl Plan {
     /// Bytes of a pass with so many tokens when this share of the wanted experts is in the cache. Tokens choose their
     /// experts alone: some of them the same.
     pub fn traffic_at(&self, units: &[Unit], tokens: u32, hits: f64) -> Traffic {
-        let mut t = Traffic { drive: self.streamed(), memory: 0 };
+        let link = if self.host.is_some() { self.streamed() + self.hosted() } else { 0 };
+        let mut t = Traffic { drive: self.streamed(), memory: 0, link };
         for (u, panels) in units.iter().zip(&self.panels) {
             let away = panels.iter().any(|p| matches!(p.home, Home::Drive | Home::Cache));
             let (memory, drive) = match u.usage {
@@ -357,8 +380,18 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Result<Pl
         panels.push(mine);
     }
     let slot_bytes = widest.saturating_add(MARGIN).min(u64::MAX / 2).next_multiple_of(4096);
-    let slots = ring::places(policy.budget, slot_bytes, parts.len());
-    Ok(Plan { panels, parts, slots, slot_bytes, needs, budget: policy.budget, kept: 0, cache: Cache::default() })
+    let slots = ring::places(policy.budget, slot_bytes, parts.len(), policy.host.is_some());
+    Ok(Plan {
+        panels,
+        parts,
+        slots,
+        slot_bytes,
+        needs,
+        budget: policy.budget,
+        kept: 0,
+        cache: Cache::default(),
+        host: policy.host,
+    })
 }
 
 fn too_small(have: u64, need: u64, what: &str) -> Error {

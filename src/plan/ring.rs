@@ -16,9 +16,10 @@ const RING: std::ops::RangeInclusive<u64> = 16 << 20..=64 << 20;
 /// Places of a ring at least: one to read from, one to fill, and one to spare.
 const LEAST_SLOTS: usize = 3;
 
-/// Places of a ring that panels pass through once.
-pub(super) fn places(budget: u64, slot_bytes: u64, panels: usize) -> usize {
-    let ring = (budget / 32).clamp(*RING.start(), *RING.end());
+/// Places of a ring that panels pass through once. On a device, whose link answers at once, a few will do.
+pub(super) fn places(budget: u64, slot_bytes: u64, panels: usize, on_device: bool) -> usize {
+    let least = if on_device { 0 } else { *RING.start() };
+    let ring = (budget / 32).clamp(least, *RING.end());
     ((ring / slot_bytes) as usize).clamp(LEAST_SLOTS, panels.max(LEAST_SLOTS))
 }
 
@@ -28,10 +29,15 @@ impl Plan {
         (self.slots as u64).saturating_mul(self.slot_bytes)
     }
 
+    /// Those that it takes of the budget: a device that holds all has none.
+    pub fn ring_used(&self) -> u64 {
+        if self.host.is_some() && !self.brings() { 0 } else { self.ring() }
+    }
+
     /// Places of the ring while memory is short: those of a small budget. Fewer would leave the drive waiting, which
     /// costs more than the weights that their bytes could keep.
     pub fn small_ring(&self) -> usize {
-        places(0, self.slot_bytes, self.parts.len()).min(self.slots)
+        places(0, self.slot_bytes, self.parts.len(), false).min(self.slots)
     }
 
     /// Bytes of all but weights.

@@ -36,7 +36,7 @@ pub fn model() -> Vec<Unit> {
     units
 }
 
-const POLICY: Policy = Policy { budget: 0, block: MIB, stream: true, stages: false };
+const POLICY: Policy = Policy { budget: 0, block: MIB, stream: true, stages: false, host: None };
 
 const NEEDS: Needs = Needs { process: 10 * MIB, workspace: 5 * MIB, state: 7 * MIB };
 
@@ -253,13 +253,42 @@ fn sizes_beyond_all_memory_are_errors() {
 
 #[test]
 fn the_slowest_link_sets_the_time() {
-    let traffic = Traffic { drive: 100, memory: 1000 };
-    let rates = Rates { drive: Some(10.0), memory: Some(50.0), cores: Some(1.0) };
+    let traffic = Traffic { drive: 100, memory: 1000, link: 0 };
+    let rates = Rates { drive: Some(10.0), memory: Some(50.0), link: Some(2.0), cores: Some(1.0) };
     let pass = rates.pass(traffic, 5.0).unwrap();
     assert_eq!((pass.seconds, pass.bound), (20.0, Bound::Memory));
     let pass = Rates { drive: Some(4.0), ..rates }.pass(traffic, 5.0).unwrap();
     assert_eq!((pass.seconds, pass.bound), (25.0, Bound::Drive));
     assert_eq!(rates.pass(traffic, 30.0).unwrap().bound, Bound::Cores);
+    let pass = rates.pass(Traffic { link: 60, ..traffic }, 5.0).unwrap();
+    assert_eq!((pass.seconds, pass.bound), (30.0, Bound::Link));
     assert_eq!(Rates::default().pass(traffic, 1.0), None);
     assert_eq!(rates.pass(Traffic::default(), 0.0), None);
+}
+
+/// Where a device has its own memory, the host keeps what it can of the rest, in turns with the drive.
+#[test]
+fn the_host_keeps_what_a_device_has_no_room_for() {
+    let plan = |budget: u64, host: u64| {
+        let policy = Policy { budget: budget * MIB, host: Some(host * MIB), ..POLICY };
+        let plan = Plan::new(&model(), NEEDS, &policy).unwrap();
+        check(&model(), &plan);
+        plan
+    };
+    let alone = plan(100, 0);
+    assert_eq!((alone.hosted(), alone.traffic(&model(), 1).link), (0, alone.streamed()));
+    let away = alone.streamed();
+    let half = plan(100, (away / 2 + alone.ring()).div_ceil(MIB));
+    assert_eq!((half.kept, half.hosted() + half.streamed()), (alone.kept, away));
+    assert!(half.hosted() + half.ring() <= half.host.unwrap() && half.streamed() < away / 2 + (1 << 20));
+    let traffic = half.traffic(&model(), 1);
+    assert_eq!((traffic.link, traffic.drive), (away, half.streamed() + model()[0].row_bytes()));
+    let homes: Vec<Home> =
+        half.parts.iter().map(|p| p.home).filter(|h| matches!(h, Home::Stream | Home::Host)).collect();
+    let longest = homes.chunk_by(|a, b| a == b).map(<[Home]>::len).max();
+    assert!(longest <= Some(2), "they take turns: {homes:?}");
+    let all = plan(100, 1000);
+    assert_eq!((all.streamed(), all.hosted()), (0, away));
+    assert!(all.brings() && all.streams());
+    assert_eq!(plan(1000, 0).hosted(), 0, "a device that holds all");
 }

@@ -15,8 +15,11 @@ impl Streamer {
 
 impl Shared {
     /// A user is through with a panel; after `uses` of them its place is free, or it waits for the next tile.
-    pub(super) fn release(&self, number: u32, uses: u32) {
+    pub(super) fn release(&self, number: u32, pass: u64, uses: u32) {
         let mut state = lock(&self.state);
+        if state.kept.get(number).is_some() {
+            return;
+        }
         if state.cache.has(number) {
             if state.cache.give_back(number, uses) {
                 drop(state);
@@ -24,15 +27,16 @@ impl Shared {
             }
             return;
         }
-        let Some(at) = state.find(number) else { return };
+        let Some(at) = state.find(number, pass) else { return };
+        let over = pass < state.pass;
         let entry = &mut state.queue[at];
         entry.users -= 1;
         entry.done += 1;
-        if entry.done < uses {
+        if if over { entry.users > 0 } else { entry.done < uses } {
             return;
         }
         entry.done = 0;
-        if !state.again
+        if (over || !state.again)
             && let Some(Entry { content: Content::Ready { slot, .. }, .. }) = state.queue.remove(at)
         {
             state.free.push(slot);

@@ -100,7 +100,7 @@ impl Drop for Table {
 fn table(places: usize) -> Table {
     let (_file, sources, mut plan) = mixture(places);
     plan.slots = 2;
-    let mut streamer = Streamer::open(&sources, &plan, &options("pread", "")).unwrap();
+    let mut streamer = Streamer::open(&sources, &plan, &options("pread", ""), None).unwrap();
     take(&*streamer.supply(), 0, 1).unwrap();
     streamer.stop();
     let desk = Arc::new(Desk::default());

@@ -4,13 +4,14 @@
 //! place is free, over the end of a pass into the next one, so the drive rests only where the cores are slower. Whoever
 //! multiplies asks for a panel by its number, waits where it has not arrived, and the last of its users gives its place
 //! back. Loading is the same with another order: all panels that are kept, once. Nothing is allocated in a pass.
+//! What the host keeps for a device is lent without a place (`host`).
 //! Experts have no order; they come when they are wanted, before whatever the ring could read ahead (`cache`), and the
 //! ones that are used most stay (`uses`).
 //!
 //! A pass is announced by `begin`; whatever an earlier one left behind (because it failed) is dropped then. Panels that
 //! only passes with logits use are never read ahead of such a pass. A read that fails is the error of the pass that
 //! needed it; the next pass tries again. States of a panel: `Reading`, then `Ready` or `Failed`; `Dropped` is a read
-//! under way that nobody wants any more.
+//! under way that nobody wants any more. One that is lent when its pass is over has its place until it comes back.
 
 mod again;
 #[cfg(test)]
@@ -19,6 +20,9 @@ mod cache;
 #[cfg(test)]
 mod cache_tests;
 mod counters;
+mod host;
+#[cfg(test)]
+mod host_tests;
 mod lease;
 mod order;
 #[cfg(test)]
@@ -30,12 +34,13 @@ mod uses;
 pub use counters::Counters;
 
 use crate::error::{Error, Result};
-use crate::hal::Supply;
+use crate::hal::{Pinner, Supply};
 use crate::io::{self, Done, Read, Reader, RowReader, Slot};
 use crate::plan::Plan;
 use crate::source::Source;
 use cache::Cache;
 use counters::Clock;
+use host::Kept;
 use order::{Order, Ring};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -53,6 +58,7 @@ pub struct Streamer {
     thread: Option<JoinHandle<()>>,
     description: String,
     note: Option<String>,
+    pinner: Option<Arc<dyn Pinner>>,
 }
 
 /// Where a panel's bytes lie in the checkpoint.
@@ -86,6 +92,7 @@ struct State {
     queue: VecDeque<Entry>,
     free: Vec<Arc<Slot>>,
     cache: Cache,
+    kept: Kept,
     /// The pass that runs, and whether it gives logits.
     pass: u64,
     outputs: bool,
@@ -108,6 +115,13 @@ struct Entry {
     done: u32,
 }
 
+/// A panel that is lent: where its bytes begin, and in which pass it was taken.
+struct Taken {
+    slot: Arc<Slot>,
+    start: usize,
+    pass: u64,
+}
+
 #[derive(Debug)]
 enum Content {
     Reading,
@@ -121,11 +135,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Streamer {
-    /// Opens the sources and begins to read the panels that are kept, for `load`.
+    /// Opens the sources and begins to read the panels that are kept, for `load` and then `keep`. What a device reads of
+    /// the host's memory is pinned with `pinner`.
     ///
     /// # Errors
     /// Those of opening readers; `Limit` when memory is short or the system refuses a thread.
-    pub fn open(sources: &[Arc<Source>], plan: &Plan, options: &io::Options) -> Result<Streamer> {
+    pub fn open(
+        sources: &[Arc<Source>],
+        plan: &Plan,
+        options: &io::Options,
+        pinner: Option<Arc<dyn Pinner>>,
+    ) -> Result<Streamer> {
         // What it could not have will be said of the reader.
         let (rows, _) = RowReader::open(sources, options)?;
         let place = |p: &crate::plan::Part| Place {
@@ -139,6 +159,7 @@ impl Streamer {
         let state = State {
             order,
             cache: Cache::new(&plan.cache, plan.parts.iter().map(|p| p.extent.len).collect(), room),
+            kept: Kept::default(),
             queue: VecDeque::new(),
             free: vec![],
             pass: 1,
@@ -162,7 +183,7 @@ impl Streamer {
             slots: plan.slots,
             slot_bytes: plan.slot_bytes as usize,
         };
-        let mut streamer = Streamer { shared, ring, thread: None, description: String::new(), note: None };
+        let mut streamer = Streamer { shared, ring, thread: None, description: String::new(), note: None, pinner };
         streamer.start()?;
         Ok(streamer)
     }
@@ -277,24 +298,27 @@ impl State {
     }
 
     /// A panel that has arrived or failed; its user is counted.
-    fn take(&mut self, number: u32) -> Option<Result<(Arc<Slot>, usize)>> {
-        if self.cache.has(number) {
-            return self.cache.take(number);
+    fn take(&mut self, number: u32) -> Option<Result<Taken>> {
+        let pass = self.pass;
+        if let Some(slot) = self.kept.get(number) {
+            return Some(Ok(Taken { slot: slot.clone(), start: 0, pass }));
         }
-        let at = self.find(number)?;
+        if self.cache.has(number) {
+            return self.cache.take(number).map(|taken| taken.map(|(slot, start)| Taken { slot, start, pass }));
+        }
+        let at = self.find(number, pass)?;
         let entry = &mut self.queue[at];
         match &entry.content {
             Content::Ready { slot, start } => {
                 entry.users += 1;
-                Some(Ok((slot.clone(), *start)))
+                Some(Ok(Taken { slot: slot.clone(), start: *start, pass }))
             }
             Content::Failed(e) => Some(Err(e.clone())),
             Content::Reading | Content::Dropped => None,
         }
     }
 
-    fn find(&mut self, number: u32) -> Option<usize> {
-        let pass = self.pass;
+    fn find(&mut self, number: u32, pass: u64) -> Option<usize> {
         self.queue.iter().position(|e| e.number == number && e.pass == pass)
     }
 }
@@ -382,7 +406,7 @@ impl Shared {
     }
 
     /// Waits for a panel and counts its user.
-    fn acquire(&self, number: u32) -> Result<(Arc<Slot>, usize)> {
+    fn acquire(&self, number: u32) -> Result<Taken> {
         let mut state = lock(&self.state);
         let mut waits = false;
         let found = loop {

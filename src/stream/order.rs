@@ -39,10 +39,10 @@ impl Order {
         Order { outputs: numbers.len(), numbers, cyclic: false }
     }
 
-    /// Those that are kept, for loading.
+    /// Those that are kept, for loading: by the backend, then by the host.
     pub fn kept(plan: &Plan) -> Order {
-        let kept = (0u32..).zip(&plan.parts).filter(|(_, p)| p.home == Home::Memory);
-        Order::once(kept.map(|(n, _)| n).collect())
+        let kept = |home| (0u32..).zip(&plan.parts).filter(move |(_, p)| p.home == home).map(|(n, _)| n);
+        Order::once(kept(Home::Memory).chain(kept(Home::Host)).collect())
     }
 
     /// Those that are streamed, pass after pass.
@@ -123,6 +123,7 @@ impl Streamer {
         let io::Opened { reader, note } = io::open(sources, &slots, options)?;
         (self.description, self.note) = (reader.description(), note);
         let depth = options.depth;
+        self.pin(&slots);
         self.read_with(reader, slots, depth)
     }
 
@@ -165,9 +166,9 @@ impl Streamer {
 }
 
 impl State {
-    /// Drops what passes before this one have left.
+    /// Drops what passes before this one have left. What is lent goes when it comes back.
     pub(super) fn drop_older(&mut self) {
-        for entry in self.queue.iter_mut().filter(|e| e.pass < self.pass) {
+        for entry in self.queue.iter_mut().filter(|e| e.pass < self.pass && e.users == 0) {
             match std::mem::replace(&mut entry.content, Content::Dropped) {
                 Content::Ready { slot, .. } => self.free.push(slot),
                 Content::Failed(_) => {}

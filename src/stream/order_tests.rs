@@ -10,7 +10,7 @@ fn rings_and_orders_change_between_passes() {
     let mut homes = [D, M, S, O, S, M, S, S, M, O, S];
     for kind in io::KINDS.iter().map(|k| k.0) {
         let (_file, sources, mut plan) = model(&homes, 4);
-        let mut streamer = Streamer::open(&sources, &plan, &options(kind, "delay/5,seed=1")).unwrap();
+        let mut streamer = Streamer::open(&sources, &plan, &options(kind, "delay/5,seed=1"), None).unwrap();
         let supply = streamer.supply();
         (0..homes.len()).filter(|&n| homes[n] == M).for_each(|n| take(&*supply, n, 1).unwrap());
         streamer.stream(&plan).unwrap();
@@ -45,7 +45,7 @@ fn rings_and_orders_change_between_passes() {
 fn a_reader_that_is_refused_can_be_tried_again() {
     let homes = [S, O, S];
     let (_file, sources, plan) = model(&homes, 2);
-    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "open@2,open@3,open@5")).unwrap();
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "open@2,open@3,open@5"), None).unwrap();
     let supply = streamer.supply();
     streamer.stream(&plan).unwrap();
     for (slots, again) in [(1, 2), (3, 1)] {
@@ -88,7 +88,7 @@ impl Reader for Silent {
 #[test]
 fn reading_ends_also_where_the_drive_is_silent() {
     let (_file, sources, plan) = model(&[S; 4], 2);
-    let mut streamer = Streamer::open(&sources, &plan, &options("pread", "")).unwrap();
+    let mut streamer = Streamer::open(&sources, &plan, &options("pread", ""), None).unwrap();
     streamer.stream(&plan).unwrap();
     streamer.begin(true);
     let shared = streamer.shared.clone();

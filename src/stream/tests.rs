@@ -31,7 +31,7 @@ pub fn model(homes: &[(Home, bool)], slots: usize) -> (tempfile::NamedTempFile, 
     let panels: Vec<Panel> = vec![];
     let slot_bytes = 5000 + 2 * 4096;
     let (needs, cache) = (Needs::default(), plan::Cache::default());
-    let plan = Plan { panels: vec![panels], parts, slots, slot_bytes, needs, budget: 0, kept: 0, cache };
+    let plan = Plan { panels: vec![panels], parts, slots, slot_bytes, needs, budget: 0, kept: 0, cache, host: None };
     (file, sources, plan)
 }
 
@@ -69,7 +69,7 @@ fn passes_bring_every_panel_whatever_the_ring_and_the_reader() {
     for kind in io::KINDS.iter().map(|k| k.0) {
         for slots in [1, 2, 3, 40] {
             let (_file, sources, plan) = model(&homes, slots);
-            let mut streamer = Streamer::open(&sources, &plan, &options(kind, "")).unwrap();
+            let mut streamer = Streamer::open(&sources, &plan, &options(kind, ""), None).unwrap();
             let supply = streamer.supply();
             (0..homes.len()).filter(|&n| homes[n] == M).for_each(|n| take(&*supply, n, 1).unwrap());
             streamer.stream(&plan).unwrap();
@@ -91,7 +91,7 @@ fn passes_bring_every_panel_whatever_the_ring_and_the_reader() {
 fn threads_share_panels_and_take_turns() {
     let homes = [S; 30];
     let (_file, sources, plan) = model(&homes, 4);
-    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/9,short/5,eintr/7")).unwrap();
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/9,short/5,eintr/7"), None).unwrap();
     let supply = streamer.supply();
     streamer.stream(&plan).unwrap();
     for _ in 0..20 {
@@ -137,7 +137,7 @@ fn a_panel_stays_until_the_last_tile_of_its_stage() {
     for (kind, faults) in [("auto", "delay/3,short/5"), ("pread", ""), ("pread", "eintr/5")] {
         for slots in [4, 5, 9, 30] {
             let (_file, sources, plan) = model(&homes, slots);
-            let mut streamer = Streamer::open(&sources, &plan, &options(kind, faults)).unwrap();
+            let mut streamer = Streamer::open(&sources, &plan, &options(kind, faults), None).unwrap();
             lock(&streamer.shared.state).patience = Duration::from_secs(20);
             let supply = streamer.supply();
             [1, 5].into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
@@ -167,7 +167,7 @@ fn a_read_that_fails_is_the_error_of_its_pass_alone() {
     let homes = [S, M, S, S, O, S];
     let count = |fault: &str| {
         let (file, sources, plan) = model(&homes, 2);
-        let opened = Streamer::open(&sources, &plan, &options("pread", fault));
+        let opened = Streamer::open(&sources, &plan, &options("pread", fault), None);
         let mut failures = vec![];
         let mut streamer = match opened {
             Ok(streamer) => streamer,
@@ -200,7 +200,7 @@ fn a_pass_that_is_given_up_leaves_nothing_behind() {
     let homes = [S, S, S, S, S, O];
     for slots in [2, 3, 6, 20] {
         let (_file, sources, plan) = model(&homes, slots);
-        let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/2")).unwrap();
+        let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/2"), None).unwrap();
         let supply = streamer.supply();
         streamer.stream(&plan).unwrap();
         for given_up in 0..homes.len() {
@@ -218,7 +218,7 @@ fn a_pass_that_is_given_up_leaves_nothing_behind() {
 fn a_user_that_panics_gives_its_panel_back() {
     let homes = [S, S, S];
     let (_file, sources, plan) = model(&homes, 1);
-    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "")).unwrap();
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", ""), None).unwrap();
     let supply = streamer.supply();
     streamer.stream(&plan).unwrap();
     streamer.begin(true);
@@ -230,7 +230,7 @@ fn a_user_that_panics_gives_its_panel_back() {
 #[test]
 fn a_drive_that_is_silent_is_an_error_and_no_hang() {
     let (_file, sources, plan) = model(&[S, S], 1);
-    let mut streamer = Streamer::open(&sources, &plan, &options("pread", "")).unwrap();
+    let mut streamer = Streamer::open(&sources, &plan, &options("pread", ""), None).unwrap();
     lock(&streamer.shared.state).patience = Duration::from_millis(30);
     let supply = streamer.supply();
     streamer.stream(&plan).unwrap();
@@ -245,7 +245,7 @@ fn a_drive_that_is_silent_is_an_error_and_no_hang() {
 fn a_file_that_was_cut_short_is_an_error_that_says_so() {
     let homes = [S; 40];
     let (file, sources, plan) = model(&homes, 2);
-    let mut streamer = Streamer::open(&sources, &plan, &options("auto", "")).unwrap();
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", ""), None).unwrap();
     let supply = streamer.supply();
     streamer.stream(&plan).unwrap();
     streamer.begin(true);
@@ -293,7 +293,7 @@ fn wanted_experts_come_whatever_the_room_and_the_reader() {
         for places in 1..=8 {
             let faults = if places % 2 == 0 { "delay/9,short/5,eintr/7" } else { "" };
             let (_file, sources, plan) = mixture(places);
-            let mut streamer = Streamer::open(&sources, &plan, &options(kind, faults)).unwrap();
+            let mut streamer = Streamer::open(&sources, &plan, &options(kind, faults), None).unwrap();
             let supply = streamer.supply();
             take(&*supply, 0, 1).unwrap();
             streamer.stream(&plan).unwrap();
@@ -317,7 +317,7 @@ fn wanted_experts_come_whatever_the_room_and_the_reader() {
 fn threads_share_experts_in_the_order_that_was_given() {
     for places in [1, 3, 8] {
         let (_file, sources, plan) = mixture(places);
-        let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/5")).unwrap();
+        let mut streamer = Streamer::open(&sources, &plan, &options("auto", "delay/5"), None).unwrap();
         let supply = streamer.supply();
         take(&*supply, 0, 1).unwrap();
         streamer.stream(&plan).unwrap();
@@ -348,7 +348,7 @@ fn an_expert_that_fails_comes_in_the_next_pass() {
     let mut failures = 0;
     for k in 1..40 {
         let (file, sources, plan) = mixture(2 + k % 3);
-        let Ok(mut streamer) = Streamer::open(&sources, &plan, &options("pread", &format!("eio@{k}"))) else {
+        let Ok(mut streamer) = Streamer::open(&sources, &plan, &options("pread", &format!("eio@{k}")), None) else {
             continue;
         };
         let supply = streamer.supply();

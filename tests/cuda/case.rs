@@ -5,11 +5,13 @@ use air_rs::error::{Error, Result};
 use air_rs::hal::cuda::Cuda;
 use air_rs::hal::exact::Exact;
 use air_rs::hal::{
-    Backend, Batch, Bindings, Home, KvLayerId, KvLayout, Panel, Reservation, Row, Supply, Wanted, WeightDesc,
+    Backend, Batch, Bindings, Home, KvLayerId, KvLayout, LOANS, Loan, Panel, Reservation, Row, Supply, Wanted,
+    WeightDesc,
 };
 use air_rs::op::{Builder, Carry, CarryId, Op, Program, RowSet, Type, ValueId};
 use air_rs::quant::{Format, Kind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A small generator (xorshift64*), so that cases are the same everywhere.
 pub struct Random(pub u64);
@@ -91,13 +93,43 @@ impl Tensor {
 
 /// Panels in memory.
 #[derive(Debug, Default)]
-pub struct Shelf(pub Vec<Vec<u8>>);
+pub struct Shelf(pub Vec<Arc<Vec<u8>>>, Arc<AtomicUsize>);
+
+impl Shelf {
+    /// Adds a panel; its number.
+    pub fn add(&mut self, bytes: Vec<u8>) -> u32 {
+        self.0.push(Arc::new(bytes));
+        self.0.len() as u32 - 1
+    }
+}
+
+/// A panel that is lent.
+#[derive(Debug)]
+struct Lent(Arc<Vec<u8>>, Arc<AtomicUsize>);
+
+impl Loan for Lent {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Relaxed);
+    }
+}
 
 impl Supply for Shelf {
     fn want(&self, _: &mut [Wanted]) {}
     fn panel(&self, number: u32, _: u32, f: &mut dyn FnMut(&[u8])) -> Result<()> {
         f(self.0.get(number as usize).ok_or(Error::Cancelled)?);
         Ok(())
+    }
+    fn lend(self: Arc<Self>, number: u32) -> Result<Box<dyn Loan>> {
+        // The copy that the last loan is for is yet to be asked for.
+        assert!(self.1.fetch_add(1, Relaxed) <= LOANS, "too many panels are lent");
+        let panel = self.0.get(number as usize).ok_or(Error::Cancelled)?;
+        Ok(Box::new(Lent(panel.clone(), self.1.clone())))
     }
     fn bytes(&self, number: u32, at: usize, out: &mut [u8]) -> Result<()> {
         out.copy_from_slice(&self.0.get(number as usize).ok_or(Error::Cancelled)?[at..at + out.len()]);
@@ -114,6 +146,8 @@ pub struct Case {
     pub rows: Vec<Row>,
     pub tables: Vec<Vec<Vec<u32>>>,
     pub input: Vec<f32>,
+    /// Places for panels that are brought; 0 where all are kept.
+    pub ring: usize,
 }
 
 pub fn carry(name: &'static str, width: usize) -> Carry {
@@ -144,7 +178,7 @@ pub fn one_op(
     let program = b.finish();
     let (list, tables) = plain_rows(rows);
     let input = rng.normals(rows * widths[0]);
-    Case { carries, tensors: vec![], program, kv: no_kv(), rows: list, tables, input }
+    Case { carries, tensors: vec![], program, kv: no_kv(), rows: list, tables, input, ring: 0 }
 }
 
 /// The emulated device's backend.
@@ -157,15 +191,24 @@ impl Case {
     pub fn prepare(&self, backend: &mut dyn Backend, max_rows: usize, pass_rows: usize) -> Result<Bindings> {
         let mut shelf = Shelf::default();
         let cut = |t: &Tensor| -> Vec<Panel> {
-            // Of every matrix the first rows are a panel of their own.
-            let (all, first) = (t.rows * t.experts, if t.matrix && t.rows > 16 { 16 } else { t.rows * t.experts });
+            let all = t.rows * t.experts;
+            // Of every matrix the first rows are a panel of their own; where some are brought, as many more as there are.
+            let ends: Vec<usize> = match self.ring {
+                _ if !t.matrix || t.rows <= 16 => vec![all],
+                0 => vec![16, all],
+                _ => (16..all).step_by(16).chain([all]).collect(),
+            };
             let row_bytes = t.format.row_bytes(t.cols);
-            let mut panels = vec![];
-            for rows in [0..first, first..all].into_iter().filter(|r| !r.is_empty()) {
-                panels.push(Panel { number: shelf.0.len() as u32, rows: rows.clone(), home: Home::Memory });
-                shelf.0.push(t.bytes[rows.start * row_bytes..rows.end * row_bytes].to_vec());
-            }
-            panels
+            let homes = [Home::Stream, Home::Memory, Home::Memory, Home::Host, Home::Stream];
+            let mut first = 0;
+            let panel = |(n, end): (usize, usize)| {
+                let rows = first..end;
+                first = end;
+                let number = shelf.add(t.bytes[rows.start * row_bytes..end * row_bytes].to_vec());
+                let away = self.ring > 0 && t.matrix && t.experts == 1;
+                Panel { number, rows, home: if away { homes[n % homes.len()] } else { Home::Memory } }
+            };
+            ends.into_iter().enumerate().map(panel).collect()
         };
         let panels: Vec<Vec<Panel>> = self.tensors.iter().map(cut).collect();
         let supply: Arc<dyn Supply> = Arc::new(shelf);
@@ -177,7 +220,9 @@ impl Case {
         }
         backend.compile(&self.program)?;
         let (carries, kv) = (&self.carries[..], &self.kv);
-        backend.reserve(&Reservation { carries, pass_rows, max_rows, max_outputs: max_rows, kv })?;
+        let widest = self.tensors.iter().map(|t| t.bytes.len()).max().unwrap_or(0);
+        let ring = (self.ring, widest as u64);
+        backend.reserve(&Reservation { carries, pass_rows, max_rows, max_outputs: max_rows, kv, ring })?;
         let layer = (!self.kv.groups.is_empty()).then_some(KvLayerId { group: 0, layer: 0 });
         Ok(Bindings { weights, layer })
     }

@@ -1,8 +1,9 @@
 //! A device that is not there: memory of the host, and kernels run by the emulator.
 
 use air_rs::error::{Error, Result};
-use air_rs::hal::cuda::{Address, Driver, Grid, Properties};
-use std::collections::HashMap;
+use air_rs::hal::cuda::{Address, Driver, Event, Grid, Properties};
+use air_rs::hal::{LOANS, Loan};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -76,28 +77,122 @@ pub fn kernel(name: &str) -> Result<(Call, [u32; 2])> {
     LIBRARY.get().expect("main opens it").kernel(name)
 }
 
-/// The emulated device.
+/// The emulated device. What is asked of it is done late: work and the panels that come meanwhile wait in two queues, and
+/// of what may be done next the queue that goes first has its way. So whatever events should have held together goes
+/// wrong in one of two ways.
 #[derive(Debug)]
 pub struct Device {
     /// Bytes of each allocation.
     memory: HashMap<u64, u64>,
-    /// 0 or 3: threads run in the order of the launch's number, or the other way round.
-    order: u32,
+    /// Whether threads run the other way round, and work goes before panels.
+    reversed: bool,
     /// The launch that fails, counted from one.
     pub fails_at: Option<u32>,
     launches: u32,
+    work: VecDeque<Work>,
+    panels: VecDeque<Coming>,
+    /// When each event was last recorded, counted over all events; 0 is never.
+    events: Vec<u64>,
+    records: u64,
+    happened: HashSet<u64>,
+    failed: Option<Error>,
+}
+
+/// What waits for its turn.
+#[derive(Debug)]
+enum Work {
+    Launch { kernel: &'static str, grid: Grid, order: u32, args: Vec<u8> },
+    Upload { to: Address, bytes: Vec<u8> },
+    Copy { from: Address, to: Address, bytes: u64 },
+    Record(u64),
+    Await(u64),
+}
+
+/// A panel that is brought.
+#[derive(Debug)]
+struct Coming {
+    to: Address,
+    panel: Box<dyn Loan>,
+    free: u64,
+    arrived: u64,
 }
 
 impl Device {
-    /// A device that runs threads the other way round, or not.
+    /// A device that runs threads the other way round and work first, or not.
     pub fn new(reversed: bool) -> Device {
-        Device { memory: HashMap::new(), order: if reversed { 3 } else { 0 }, fails_at: None, launches: 0 }
+        Device {
+            memory: HashMap::new(),
+            reversed,
+            fails_at: None,
+            launches: 0,
+            work: VecDeque::new(),
+            panels: VecDeque::new(),
+            events: vec![],
+            records: 0,
+            happened: HashSet::from([0]),
+            failed: None,
+        }
     }
 
     /// Refuses what does not lie in one allocation.
     fn check(&self, at: Address, bytes: u64) {
         let holds = |(&from, &len): (&u64, &u64)| from <= at.0 && at.0 + bytes <= from + len;
         assert!(self.memory.iter().any(holds), "{bytes} bytes at {:#x} are in no allocation", at.0);
+    }
+
+    /// The next piece of work, unless it waits for a panel.
+    fn work_on(&mut self) -> bool {
+        match self.work.front() {
+            None => return false,
+            Some(Work::Await(record)) if !self.happened.contains(record) => return false,
+            Some(_) => {}
+        }
+        match self.work.pop_front().expect("there is one") {
+            Work::Launch { kernel, grid, order, args } => {
+                let done = LIBRARY.get().expect("main opens it").run(kernel, grid, order, &args);
+                self.failed = self.failed.take().or(done.err());
+            }
+            // SAFETY: the target lay in an allocation when it was asked for, and work is done before memory is freed.
+            Work::Upload { to, bytes } => unsafe {
+                (to.0 as *mut u8).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            },
+            // SAFETY: as above; both lie apart.
+            Work::Copy { from, to, bytes } => unsafe {
+                (to.0 as *mut u8).copy_from_nonoverlapping(from.0 as *const u8, bytes as usize);
+            },
+            Work::Record(record) => _ = self.happened.insert(record),
+            Work::Await(_) => {}
+        }
+        true
+    }
+
+    /// The next panel, unless its place is in use.
+    fn bring_one(&mut self) -> bool {
+        if !self.panels.front().is_some_and(|p| self.happened.contains(&p.free)) {
+            return false;
+        }
+        let Coming { to, panel, arrived, .. } = self.panels.pop_front().expect("there is one");
+        let bytes = panel.bytes();
+        // SAFETY: as above.
+        unsafe { (to.0 as *mut u8).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        self.happened.insert(arrived);
+        true
+    }
+
+    /// All that the queue that goes first can do by itself.
+    fn go_on(&mut self) {
+        while if self.reversed { self.work_on() } else { self.bring_one() } {}
+    }
+
+    /// Everything.
+    fn finish(&mut self) -> Result<()> {
+        loop {
+            self.go_on();
+            if !(self.work_on() || self.bring_one()) {
+                assert!(self.work.is_empty() && self.panels.is_empty(), "each waits for the other: {self:?}");
+                return self.failed.take().map_or(Ok(()), Err);
+            }
+        }
     }
 }
 
@@ -136,22 +231,24 @@ impl Driver for Device {
     }
 
     fn free(&mut self, at: Address) -> Result<()> {
+        let done = self.finish();
         assert!(self.memory.remove(&at.0).is_some(), "{:#x} was not allocated", at.0);
-        // SAFETY: it came from `alloc` and is given back once.
+        // SAFETY: it came from `alloc` and is given back once; all work has ended.
         unsafe { libc::free(at.0 as *mut c_void) };
-        Ok(())
+        done
     }
 
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
         self.check(to, bytes.len() as u64);
-        // SAFETY: the target lies in an allocation, which is no memory of Rust.
-        unsafe { (to.0 as *mut u8).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        self.work.push_back(Work::Upload { to, bytes: bytes.to_vec() });
+        self.go_on();
         Ok(())
     }
 
     fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
         self.check(from, bytes.len() as u64);
-        // SAFETY: as above.
+        self.finish()?;
+        // SAFETY: the source lies in an allocation, which is no memory of Rust.
         unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(from.0 as *const u8, bytes.len()) };
         Ok(())
     }
@@ -160,8 +257,8 @@ impl Driver for Device {
         self.check(from, bytes);
         self.check(to, bytes);
         assert!(from.0 + bytes <= to.0 || to.0 + bytes <= from.0, "a copy onto itself");
-        // SAFETY: both lie in allocations and apart.
-        unsafe { (to.0 as *mut u8).copy_from_nonoverlapping(from.0 as *const u8, bytes as usize) };
+        self.work.push_back(Work::Copy { from, to, bytes });
+        self.go_on();
         Ok(())
     }
 
@@ -170,10 +267,45 @@ impl Driver for Device {
         if self.fails_at == Some(self.launches) {
             return Err(Error::Engine("the device is lost".into()));
         }
-        LIBRARY.get().expect("main opens it").run(kernel, grid, self.launches & 3 ^ self.order, args)
+        let order = self.launches & 3 ^ if self.reversed { 3 } else { 0 };
+        self.work.push_back(Work::Launch { kernel, grid, order, args: args.to_vec() });
+        self.go_on();
+        Ok(())
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        self.events.push(0);
+        Ok(Event(self.events.len() as u32 - 1))
+    }
+
+    fn mark(&mut self, event: Event) -> Result<()> {
+        self.records += 1;
+        self.events[event.0 as usize] = self.records;
+        self.work.push_back(Work::Record(self.records));
+        self.go_on();
+        Ok(())
+    }
+
+    fn bring(&mut self, to: Address, panel: Box<dyn Loan>, free: Event, arrived: Event) -> Result<()> {
+        self.check(to, panel.bytes().len() as u64);
+        while self.panels.len() >= LOANS {
+            assert!(self.bring_one() || self.work_on(), "each waits for the other: {self:?}");
+        }
+        self.records += 1;
+        let free = self.events[free.0 as usize];
+        self.events[arrived.0 as usize] = self.records;
+        self.panels.push_back(Coming { to, panel, free, arrived: self.records });
+        self.go_on();
+        Ok(())
+    }
+
+    fn follow(&mut self, event: Event) -> Result<()> {
+        self.work.push_back(Work::Await(self.events[event.0 as usize]));
+        self.go_on();
+        Ok(())
     }
 
     fn wait(&mut self) -> Result<()> {
-        Ok(())
+        self.finish()
     }
 }

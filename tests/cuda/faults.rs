@@ -104,7 +104,8 @@ pub fn memory_is_given_back() {
     let mut backend = cuda(false);
     let bindings = case.prepare(&mut backend, 2, 2).unwrap();
     let (carries, kv) = (&case.carries[..], &case.kv);
-    let reservation = |rows| air_rs::hal::Reservation { carries, pass_rows: rows, max_rows: 2, max_outputs: 2, kv };
+    let reservation =
+        |rows| air_rs::hal::Reservation { carries, pass_rows: rows, max_rows: 2, max_outputs: 2, kv, ring: (0, 0) };
     assert!(matches!(backend.reserve(&reservation(1 << 40)), Err(Error::Limit(_))));
     backend.reserve(&reservation(2)).unwrap();
     backend.write(CarryId(0), &case.input);

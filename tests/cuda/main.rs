@@ -48,6 +48,8 @@ const TESTS: &[Test] = tests![
     ops::rotations,
     ops::sums_gates_and_selections,
     ops::what_does_not_fit_is_an_error,
+    ops::products_of_parts,
+    ops::a_panel_that_does_not_come,
     state::attention_over_pages,
     state::attention_of_any_group_and_head,
     state::attention_over_splits,
@@ -61,6 +63,7 @@ const TESTS: &[Test] = tests![
     models::every_mix_of_formats,
     models::the_demo_model,
     models::tiles_of_one_pass,
+    models::weights_that_are_brought,
 ];
 
 fn main() {

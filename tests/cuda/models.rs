@@ -1,10 +1,10 @@
 //! Whole models: every family's golden, mixes of formats, the demo model, stage by stage on both backends.
 
-use crate::case::{Shelf, cuda};
+use crate::case::{Shelf, assert_bits, cuda};
 use crate::npy;
 use air_rs::arch;
 use air_rs::engine::demo;
-use air_rs::format::{Catalogue, gguf};
+use air_rs::format::{Catalogue, TensorInfo, gguf};
 use air_rs::hal::exact::Exact;
 use air_rs::hal::{
     Backend, Batch, Bindings, Home, KvGroup, KvLayout, PAGE, Panel, Reservation, Row, Supply, WeightDesc,
@@ -15,6 +15,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+/// Rows of a panel, where some are brought.
+const ROWS: usize = 48;
+
 /// How a model is fed.
 #[derive(Clone, Copy)]
 struct Feed {
@@ -24,6 +27,26 @@ struct Feed {
     tile: usize,
     /// Format of keys and values.
     state: Kind,
+    /// Whether of each matrix some panels are brought in each pass, and of the embedding single rows.
+    brought: bool,
+}
+
+/// The panels of a tensor: one in memory, or several whose homes take turns.
+fn cut(shelf: &mut Shelf, t: &TensorInfo, bytes: &[u8], brought: bool, tied: bool) -> Vec<Panel> {
+    let (all, row_bytes) = (t.rows() as usize, t.row_bytes() as usize);
+    let apart = brought && all > ROWS && t.shape.len() == 2;
+    let rows = if apart { ROWS } else { all };
+    let homes = match t.name.as_str() {
+        _ if !apart => [Home::Memory; 3],
+        "token_embd.weight" if !tied => [Home::Drive, Home::Memory, Home::Drive],
+        _ => [Home::Stream, Home::Memory, Home::Host],
+    };
+    let panel = |(n, first): (usize, usize)| {
+        let rows = first..(first + rows).min(all);
+        let number = shelf.add(bytes[rows.start * row_bytes..rows.end * row_bytes].to_vec());
+        Panel { number, rows, home: homes[n % 3] }
+    };
+    (0..all).step_by(rows).enumerate().map(panel).collect()
 }
 
 /// Logits of all tokens of one sequence, `[tokens, vocab]`.
@@ -35,9 +58,7 @@ fn logits(backend: &mut dyn Backend, catalogue: &Catalogue, tokens: &[u32], feed
         let t = catalogue.tensor(&need.tensor).unwrap();
         let mut bytes = vec![0; t.extent.len as usize];
         catalogue.sources[t.extent.source].read_at(t.extent.offset, &mut bytes).unwrap();
-        let number = shelf.0.len() as u32;
-        shelf.0.push(bytes);
-        panels.push([Panel { number, rows: 0..t.rows() as usize, home: Home::Memory }]);
+        panels.push(cut(&mut shelf, t, &bytes, feed.brought, !catalogue.tensors.contains_key("output.weight")));
     }
     let supply: Arc<dyn Supply> = Arc::new(shelf);
     let programs: Vec<_> = lowered.programs.iter().map(|p| backend.compile(p).unwrap()).collect();
@@ -55,7 +76,8 @@ fn logits(backend: &mut dyn Backend, catalogue: &Catalogue, tokens: &[u32], feed
     let state = feed.state.format();
     let kv = KvLayout { k: state, v: state, groups: lowered.groups.iter().map(group).collect() };
     let (carries, pass_rows, max_rows) = (&lowered.carries[..], feed.pass, feed.tile);
-    backend.reserve(&Reservation { carries, pass_rows, max_rows, max_outputs: pass_rows, kv: &kv }).unwrap();
+    let ring = if feed.brought { (3, 1 << 20) } else { (0, 0) };
+    backend.reserve(&Reservation { carries, pass_rows, max_rows, max_outputs: pass_rows, kv: &kv, ring }).unwrap();
     let table: Vec<Vec<u32>> = kv.groups.iter().map(|_| (0..pages as u32).rev().collect()).collect();
     let tables = [&table[..]];
     let rows = tokens.iter().zip(0..).map(|(&token, pos)| Row { token, seq: 0, pos, output: true });
@@ -115,7 +137,7 @@ pub fn every_golden_family() {
         let catalogue = gguf::open(&dir.join(format!("{}.gguf", c.name))).unwrap();
         let (shape, want) = npy::read(&dir.join(format!("{}.logits.npy", c.name)));
         for (chunk, reversed) in [(64, false), (3, true)] {
-            let feed = Feed { pass: chunk, tile: chunk, state: Kind::F32 };
+            let feed = Feed { pass: chunk, tile: chunk, state: Kind::F32, brought: false };
             let got = logits(&mut cuda(reversed), &catalogue, &c.tokens, feed);
             let error = compare(&c.name, &got, &want, shape[1], 1e-9);
             println!("{:<22} chunks of {chunk:<2} {error:>8.1e}", c.name);
@@ -148,7 +170,7 @@ pub fn every_mix_of_formats() {
         let catalogue = synthetic(dir.path(), shape, kind);
         let tokens = tokens(20);
         let vocab = arch::spec(&catalogue).unwrap().vocab;
-        let feed = Feed { pass: 18, tile: 18, state: Kind::F16 };
+        let feed = Feed { pass: 18, tile: 18, state: Kind::F16, brought: false };
         let want = logits(&mut Exact::new(2), &catalogue, &tokens, feed);
         let got = logits(&mut cuda(false), &catalogue, &tokens, feed);
         let error = compare(&format!("{shape} {kind}"), &got, &want, vocab, 1e-3);
@@ -162,7 +184,7 @@ pub fn the_demo_model() {
     let tokens = tokens(40);
     let vocab = arch::spec(&catalogue).unwrap().vocab;
     for state in [Kind::F16, Kind::Q8_0] {
-        let feed = Feed { pass: 36, tile: 36, state };
+        let feed = Feed { pass: 36, tile: 36, state, brought: false };
         let want = logits(&mut Exact::new(2), &catalogue, &tokens, feed);
         let got = logits(&mut cuda(false), &catalogue, &tokens, feed);
         let error = compare(&format!("the demo model, {state:?}"), &got, &want, vocab, 1e-3);
@@ -176,8 +198,23 @@ pub fn tiles_of_one_pass() {
     let catalogue = synthetic(dir.path(), "tiny-qwen3moe", "Q8_0");
     let tokens = tokens(40);
     let vocab = arch::spec(&catalogue).unwrap().vocab;
-    let whole = Feed { pass: 40, tile: 40, state: Kind::F16 };
+    let whole = Feed { pass: 40, tile: 40, state: Kind::F16, brought: false };
     let want = logits(&mut Exact::new(2), &catalogue, &tokens, whole);
     let got = logits(&mut cuda(true), &catalogue, &tokens, Feed { tile: 16, ..whole });
     compare("tiles", &got, &want, vocab, 1e-3);
+}
+
+/// Where weights are changes no bit.
+pub fn weights_that_are_brought() {
+    let dir = tempfile::tempdir().unwrap();
+    for (shape, kind) in [("tiny-llama", "Q4_K_M"), ("tiny-qwen3", "Q8_0"), ("tiny-qwen3moe", "Q5_K_M")] {
+        let catalogue = synthetic(dir.path(), shape, kind);
+        let tokens = tokens(22);
+        let here = Feed { pass: 18, tile: 18, state: Kind::F16, brought: false };
+        let want = logits(&mut cuda(false), &catalogue, &tokens, here);
+        for reversed in [false, true] {
+            let got = logits(&mut cuda(reversed), &catalogue, &tokens, Feed { brought: true, ..here });
+            assert_bits(&got, &want, &format!("{shape} {kind}"));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use crate::case::{Case, Random, Tensor, assert_bits, cuda, one_op, row_error, scales};
 use air_rs::error::Error;
 use air_rs::hal::exact::Exact;
+use air_rs::hal::{Backend, Batch, ProgramId, Reservation};
 use air_rs::op::{Activation, Builder, CarryId, Op, Pairing, Rope, RowSet, Yarn};
 use air_rs::quant::{FORMATS, Format, Kind};
 
@@ -188,4 +189,45 @@ pub fn what_does_not_fit_is_an_error() {
     let none = air_rs::hal::Batch { rows: &[], first: 0, tables: &[] };
     backend.launch(ProgramId(0), &bindings, &none).unwrap();
     assert_eq!(case.run(&mut Exact::new(1), 66).unwrap().len(), 66 * 16);
+}
+
+/// Parts of a matrix that are brought, through one place or several, give the bits of one that is kept, whichever of
+/// the device's two queues goes first.
+pub fn products_of_parts() {
+    let mut rng = Random(30);
+    for kind in [Kind::F16, Kind::Q8_0, Kind::Q4_K, Kind::Q6_K] {
+        for rows in [1, 5, 19] {
+            let mut case = mat_mul(kind, rows, 256, 16 * 9 + 5, true, &mut rng);
+            let want = case.cuda(rows, false);
+            for ring in [1, 3] {
+                case.ring = ring;
+                for reversed in [false, true] {
+                    assert_bits(&case.cuda(rows, reversed), &want, &format!("{kind:?}, {rows} rows, {ring} places"));
+                }
+            }
+        }
+    }
+}
+
+/// What cannot be brought is an error, and nothing stays lent: the next launch is as ever.
+pub fn a_panel_that_does_not_come() {
+    let mut rng = Random(31);
+    let mut case = mat_mul(Kind::Q8_0, 2, 64, 70, false, &mut rng);
+    case.ring = 2;
+    let mut backend = cuda(false);
+    let bindings = case.prepare(&mut backend, 2, 2).unwrap();
+    let (carries, kv) = (&case.carries[..], &case.kv);
+    let reservation = |ring| Reservation { carries, pass_rows: 2, max_rows: 2, max_outputs: 2, kv, ring };
+    let batch = Batch { rows: &case.rows, first: 0, tables: &[&[]] };
+    let mut launch = |ring| {
+        backend.reserve(&reservation(ring)).unwrap();
+        backend.write(CarryId(0), &case.input);
+        let done = backend.launch(ProgramId(0), &bindings, &batch);
+        let mut y = vec![0.0; 140];
+        backend.read(CarryId(1), &mut y);
+        done.map(|()| y)
+    };
+    let error = launch((2, 100)).unwrap_err().to_string();
+    assert!(error.contains("fits into none of 2 places"), "{error}");
+    assert_bits(&launch((2, 1 << 12)).unwrap(), &case.cuda(2, false), "after an error");
 }

@@ -47,7 +47,7 @@ pub fn attend(shape: Attention, k: Kind, v: Kind, rng: &mut Random) -> Case {
     }
     let input = rng.normals(rows.len() * 32);
     let kv = KvLayout { k: k.format(), v: v.format(), groups };
-    Case { carries, tensors, program, kv, rows, tables, input }
+    Case { carries, tensors, program, kv, rows, tables, input, ring: 0 }
 }
 
 /// Sequences that mix, windows, groups of heads and formats of the state.
@@ -211,7 +211,7 @@ pub fn moe(kind: Kind, rows: usize, experts: usize, k: usize, normalise: bool, r
     tensors.extend((0..3).map(|_| Tensor::matrix(kind, 256, 256, experts, rng)));
     let input = rng.normals(rows * width);
     let (rows, tables) = plain_rows(rows);
-    Case { carries, tensors, program, kv: crate::case::no_kv(), rows, tables, input }
+    Case { carries, tensors, program, kv: crate::case::no_kv(), rows, tables, input, ring: 0 }
 }
 
 /// Routing, experts' products on rows and on slots, and their weighted sum.
@@ -237,7 +237,7 @@ pub fn many_experts() {
         let mut input: Vec<f32> = rng.normals(9 * experts).iter().map(|x| (x * 4.0).round() / 4.0).collect();
         input[experts + 7] = f32::NEG_INFINITY;
         input[2 * experts + 7] = f32::NAN;
-        let case = Case { carries, tensors: vec![], program, kv: crate::case::no_kv(), rows, tables, input };
+        let case = Case { carries, tensors: vec![], program, kv: crate::case::no_kv(), rows, tables, input, ring: 0 };
         let chosen = |backend: &mut dyn Backend, words: &dyn Fn(f32) -> u32| {
             let bindings = case.prepare(backend, 9, 9).unwrap();
             backend.write(CarryId(0), &case.input);

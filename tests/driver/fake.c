@@ -76,17 +76,24 @@ int cuDeviceGetAttribute(int *value, int which, int device) {
 int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &count, device < 0; }
 int cuDevicePrimaryCtxRelease_v2(int device) { return device < 0; }
 int cuCtxSetCurrent(void *context) { return context == &count ? SUCCESS : INVALID_VALUE; }
-int cuStreamCreate(void **stream, unsigned flags) { return *stream = &done, flags != 1; }
-int cuStreamDestroy_v2(void *stream) { return stream != &done; }
+// The first stream is for work, the second for panels; both wait in the one queue, so the second is checked by name only.
+static char second;
+static int streams;
+static int is_stream(const void *stream) { return stream == &done || stream == &second; }
+int cuStreamCreate(void **stream, unsigned flags) {
+    return *stream = streams++ % 2 ? (void *)&second : (void *)&done, flags != 1;
+}
+int cuStreamDestroy_v2(void *stream) { return !is_stream(stream); }
+int cuStreamWaitEvent(void *stream, size_t *event, unsigned flags) { return !is_stream(stream) || !event || flags; }
 int cuStreamSynchronize(void *stream) {
     work_until(asked);
-    return stream == &done ? (int)setting("FAKE_SYNC", SUCCESS) : INVALID_VALUE;
+    return is_stream(stream) ? (int)setting("FAKE_SYNC", SUCCESS) : INVALID_VALUE;
 }
 
 // An event is how far the queue was.
 int cuEventCreate(size_t **event, unsigned flags) { return *event = calloc(1, sizeof **event), flags != 2; }
 int cuEventDestroy_v2(size_t *event) { return free(event), SUCCESS; }
-int cuEventRecord(size_t *event, void *stream) { return *event = asked, stream != &done; }
+int cuEventRecord(size_t *event, void *stream) { return *event = asked, !is_stream(stream); }
 int cuEventSynchronize(size_t *event) {
     if (*event > done && *event <= asked) work_until(*event);
     return SUCCESS;
@@ -118,13 +125,46 @@ int cuMemGetInfo_v2(size_t *unused, size_t *all) {
 int cuMemHostAlloc(void **memory, size_t bytes, unsigned flags) {
     return *memory = calloc(1, bytes), flags;  // no flags: not write-combined
 }
+
+// Memory of the caller that is held, and bytes of panels that were brought.
+static struct { const char *from; size_t bytes; } pins[64];
+static size_t told;
+static int pinned(const void *from, size_t bytes) {
+    for (size_t i = 0; i < 64; i++) {
+        const char *at = from;
+        if (pins[i].from && pins[i].from <= at && at + bytes <= pins[i].from + pins[i].bytes) return 1;
+    }
+    return 0;
+}
+int cuMemHostRegister_v2(void *from, size_t bytes, unsigned flags) {
+    if (getenv("FAKE_NO_PINS")) return OUT_OF_MEMORY;
+    for (size_t i = 0; i < 64; i++) {
+        if (pins[i].from) continue;
+        pins[i].from = from, pins[i].bytes = bytes;
+        return flags != 1;
+    }
+    return INVALID_VALUE;
+}
+int cuMemHostUnregister(void *from) {
+    for (size_t i = 0; i < 64; i++) {
+        if (pins[i].from == from) return pins[i].from = 0, SUCCESS;
+    }
+    return INVALID_VALUE;
+}
+__attribute__((destructor)) static void tell(void) {
+    if (getenv("FAKE_TOLD")) fprintf(stderr, "brought %zu bytes\n", told);
+}
 int cuMemFreeHost(void *memory) { return free(memory), SUCCESS; }
 int cuMemsetD8Async(address at, unsigned char value, size_t bytes, void *stream) {
     if (!inside(at, bytes) || value || stream != &done) return INVALID_VALUE;
     return ask((void *)(uintptr_t)at, 0, bytes);
 }
 int cuMemcpyHtoDAsync_v2(address to, const void *from, size_t bytes, void *stream) {
-    if (!inside(to, bytes) || stream != &done) return INVALID_VALUE;
+    if (!inside(to, bytes) || !is_stream(stream)) return INVALID_VALUE;
+    if (stream == &second) {
+        told += bytes;
+        if (!pinned(from, bytes) && !getenv("FAKE_NO_PINS")) return INVALID_VALUE;
+    }
     return ask((void *)(uintptr_t)to, from, bytes);
 }
 int cuMemcpyDtoHAsync_v2(void *to, address from, size_t bytes, void *stream) {

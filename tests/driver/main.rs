@@ -239,16 +239,53 @@ fn a_model_is_loaded_and_launched() {
     assert_eq!(plan["memory"]["program_bytes"].as_u64().unwrap_or(0), 0, "{plan:#}");
 }
 
+/// What does not fit is kept in memory or comes from the drive, through pinned memory if that can be had.
+#[test]
+fn a_model_that_does_not_fit_is_carried_to_the_gpu() {
+    let small = ["--device", "cuda", "--vram-budget", "8MB", "-c", "64"];
+    let plan = |more: &[&str]| -> Value {
+        let (_, plan, notes) = air(&[&["plan", "--json"], &small[..], more].concat(), &[]);
+        serde_json::from_str(&plan).unwrap_or_else(|e| panic!("{e}: {notes}"))
+    };
+    let kept = plan(&[]);
+    let (link, hosted) = (&kept["bytes_per_pass"]["pcie"], &kept["host_memory"]["kept_bytes"]);
+    assert!(hosted == link && hosted.as_u64() > Some(1 << 20), "{kept:#}");
+    let streamed = plan(&["--ram-budget", "1MB"]);
+    assert!(streamed["streamed_bytes"].as_u64() > Some(0), "{streamed:#}");
+    assert_eq!(&streamed["bytes_per_pass"]["pcie"], link, "from the drive it goes the same way");
+
+    let brought = |notes: &str| -> u64 {
+        let (_, after) = notes.rsplit_once("brought ").unwrap_or_else(|| panic!("{notes}"));
+        after.split(' ').next().unwrap().parse().unwrap()
+    };
+    let run = |more: &[&str], env: &[(&str, &str)]| {
+        let env = [&[("FAKE_TOLD", "1")], env].concat();
+        let (done, _, notes) = air(&[&DEMO[..], &small[..], more].concat(), &env);
+        assert!(done && notes.contains("device: cuda: Fake 0; "), "{notes}");
+        notes
+    };
+    // The prompt, and two of three tokens, each a pass.
+    let all = 3 * link.as_u64().unwrap();
+    let notes = run(&[], &[]);
+    assert!(brought(&notes) == all && !notes.contains("not pinned"), "{notes}");
+    assert_eq!(brought(&run(&["--ram-budget", "1MB"], &[])), all);
+    let notes = run(&[], &[("FAKE_NO_PINS", "1")]);
+    assert!(brought(&notes) == all && notes.contains("memory for weights is not pinned"), "{notes}");
+}
+
 #[test]
 fn a_model_that_does_not_fit_runs_on_the_processor_or_is_an_error() {
-    let env = &[("FAKE_FREE", "16000000")];
+    let env = &[("FAKE_FREE", "5000000")];
     let (done, _, notes) = air(&[&DEMO[..], &["--device", "cuda"]].concat(), env);
     assert!(!done && notes.contains("error: a memory budget of") && notes.contains("too small"), "{notes}");
     let (done, answer, notes) = air(&DEMO, env);
-    assert!(done && notes.contains("not on a GPU: a memory budget of 14 MiB is too small"), "{notes}");
+    assert!(done && notes.contains("not on a GPU: a memory budget of 4 MiB is too small"), "{notes}");
     assert!(notes.contains("device: cpu: "), "{notes}");
     let (_, alone, _) = air(&[&DEMO[..], &["--device", "cpu"]].concat(), &[]);
     assert_eq!(answer, alone);
+    // Nobody is put on a GPU unasked to which most of the weights would be carried.
+    let (done, answer, notes) = air(&[&DEMO[..], &["-c", "64", "--vram-budget", "8MB"]].concat(), &[]);
+    assert!(done && answer == alone && notes.contains("not on a GPU: carrying most of the weights"), "{notes}");
 }
 
 #[test]

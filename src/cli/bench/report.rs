@@ -90,8 +90,9 @@ impl Report<'_> {
         let batch = u64::from(self.lengths.batch);
         let hits = self.median(Run::hit_rate);
         let drive = if plan.brings() { plan.traffic_at(units, self.lengths.batch, hits).drive / batch } else { 0 };
-        let traffic = Traffic { drive, memory: memory.unwrap_or(0) };
-        let rates = Rates { drive: self.drive_rate(), memory: self.limits.best_memory(), cores: self.peak() };
+        let traffic = Traffic { drive, memory: memory.unwrap_or(0), link: 0 };
+        let (memory, cores) = (self.limits.best_memory(), self.peak());
+        let rates = Rates { drive: self.drive_rate(), memory, link: None, cores };
         rates.pass(traffic, self.work.decode_ops).map(|p| (1.0 / p.seconds, p.bound.name()))
     }
 

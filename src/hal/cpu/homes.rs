@@ -99,7 +99,7 @@ impl Homes {
             let groups = first..first + groups(p.rows.len());
             let from = match p.home {
                 Home::Memory => From::Memory(start.expect("what is kept has a place")),
-                Home::Stream => From::Stream(p.number),
+                Home::Stream | Home::Host => From::Stream(p.number),
                 Home::Cache => From::Cache(p.number),
                 Home::Drive => From::Drive(p.number),
             };

@@ -98,7 +98,7 @@ impl Matrix {
                 let target = &mut self.memory.bytes_mut()[place];
                 self.supply.panel(panel.number, 1, &mut |bytes| self.layout.interleave_all(bytes, target))?;
             }
-            Home::Stream | Home::Cache | Home::Drive => self.memory.put_away(place),
+            Home::Stream | Home::Host | Home::Cache | Home::Drive => self.memory.put_away(place),
         }
         self.homes.set(panel);
         Ok(())

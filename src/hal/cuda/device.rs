@@ -1,6 +1,6 @@
 //! A GPU through NVIDIA's driver: the `Driver` that programs run on.
 //!
-//! One context (the GPU's primary one), one stream. A file of kernels is compiled by the driver when one of its kernels
+//! One context (the GPU's primary one), one stream for work and one (`uploads`) for panels that come meanwhile. A file of kernels is compiled by the driver when one of its kernels
 //! is first launched, which it remembers on the disk. Bytes for the GPU go through a ring of pinned memory, which the
 //! GPU reads at the link's full speed while the caller goes on; a half of it is written again when the copies out of it
 //! have ended. What comes back goes the same way. The ring is ordinary cached memory, not write-combined: the CPU reads
@@ -9,12 +9,15 @@
 //! An error of the driver is passed on by its name; out of memory says how much there was. After an error that comes
 //! from a kernel the context is lost, and so every further call fails with it.
 
-use super::driver::{Address, Driver, Grid, Properties};
+use super::driver::{Address, Driver, Event, Grid, Properties};
 use super::gpus::{attribute, capability, driver, failed};
+use super::pins::Pins;
 use super::ptx;
 use super::staging::Staging;
+use super::uploads::Uploads;
 use crate::error::{Error, Result};
 use crate::hal::gpu::OLDEST;
+use crate::hal::{Loan, Pinner};
 use cudarc::driver::result;
 use cudarc::driver::sys::CUstream;
 use cudarc::driver::sys::{
@@ -22,6 +25,7 @@ use cudarc::driver::sys::{
 };
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::sync::Arc;
 
 /// Shared memory that a block may have without being asked for.
 const PLAIN_SHARED: u32 = 48 << 10;
@@ -34,6 +38,7 @@ pub struct Device {
     context: CUcontext,
     stream: CUstream,
     staging: Staging,
+    uploads: Uploads,
     modules: HashMap<&'static str, CUmodule>,
     kernels: HashMap<&'static str, Kernel>,
 }
@@ -72,19 +77,23 @@ impl Device {
             // SAFETY: the context was just retained.
             unsafe { result::ctx::set_current(context) }?;
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking)?;
-            let staging = Staging::new().inspect_err(|_| {
+            let rest = Staging::new().and_then(|mut staging| {
+                let uploads = Uploads::new().inspect_err(|_| staging.release())?;
+                Ok((staging, uploads))
+            });
+            let (staging, uploads) = rest.inspect_err(|_| {
                 // SAFETY: nothing was asked of the stream yet.
                 let _ = unsafe { result::stream::destroy(stream) };
             })?;
-            Ok((stream, staging))
+            Ok((stream, staging, uploads))
         })();
-        let (stream, staging) = made.map_err(|e| {
+        let (stream, staging, uploads) = made.map_err(|e| {
             // SAFETY: retained above, and given up here.
             let _ = unsafe { result::primary_ctx::release(gpu) };
             failed("reserve a stream and pinned memory", e)
         })?;
         let (modules, kernels) = Default::default();
-        Ok(Device { gpu, name, context, stream, staging, modules, kernels })
+        Ok(Device { gpu, name, context, stream, staging, uploads, modules, kernels })
     }
 
     /// Makes the context that of this thread.
@@ -166,7 +175,8 @@ impl Driver for Device {
 
     fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
         self.bind()?;
-        self.staging.download(from.0, bytes, self.stream).map_err(|e| failed("copy from the GPU", e))
+        self.staging.download(from.0, bytes, self.stream).map_err(|e| failed("copy from the GPU", e))?;
+        self.uploads.wait().map_err(|e| failed("bring weights", e))
     }
 
     fn copy(&mut self, from: Address, to: Address, bytes: u64) -> Result<()> {
@@ -200,10 +210,35 @@ impl Driver for Device {
         .map_err(|e| failed(&format!("launch {kernel}"), e))
     }
 
+    fn pinner(&self) -> Option<Arc<dyn Pinner>> {
+        Some(Arc::new(Pins(self.gpu)))
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        self.bind()?;
+        self.uploads.event().map(Event).map_err(|e| failed("make an event", e))
+    }
+
+    fn mark(&mut self, event: Event) -> Result<()> {
+        self.bind()?;
+        self.uploads.mark(event.0, self.stream).map_err(|e| failed("record an event", e))
+    }
+
+    fn bring(&mut self, to: Address, panel: Box<dyn Loan>, free: Event, arrived: Event) -> Result<()> {
+        self.bind()?;
+        self.uploads.bring(to.0, panel, free.0, arrived.0).map_err(|e| failed("bring weights", e))
+    }
+
+    fn follow(&mut self, event: Event) -> Result<()> {
+        self.bind()?;
+        self.uploads.follow(event.0, self.stream).map_err(|e| failed("wait for weights", e))
+    }
+
     fn wait(&mut self) -> Result<()> {
         self.bind()?;
         // SAFETY: the stream lives as long as `self`.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("finish its work", e))
+        let done = unsafe { result::stream::synchronize(self.stream) };
+        self.uploads.wait().and(done).map_err(|e| failed("finish its work", e))
     }
 }
 
@@ -212,6 +247,7 @@ impl Drop for Device {
         // Errors of a lost GPU; nobody is left to tell, and the driver cleans up after the process.
         let _ = self.wait();
         self.staging.release();
+        self.uploads.release();
         // SAFETY: all work has ended or failed; nothing uses the handles after this.
         unsafe {
             for module in self.modules.values() {

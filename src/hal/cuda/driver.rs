@@ -1,14 +1,21 @@
-//! What the CUDA backend needs of a device: memory, copies, kernels, all in the order of one stream.
+//! What the CUDA backend needs of a device: memory, copies, kernels, all in the order of one stream; and a second one for
+//! weights that are brought meanwhile, which events hold together.
 //!
 //! Two implement it: `device` over the CUDA driver, and the tests' emulator, which runs the same kernel sources
 //! compiled for the host. So everything above this line runs in the tests of a machine without a GPU.
 
 use crate::error::Result;
+use crate::hal::{Loan, Pinner};
+use std::sync::Arc;
 
 /// An address in the device's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Address(pub u64);
+
+/// A point in the work of a device, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Event(pub u32);
 
 /// Blocks and threads of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +67,7 @@ pub trait Driver: Send + std::fmt::Debug {
     /// # Errors
     /// As `properties`.
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()>;
-    /// Copies from the device, after all work before it.
+    /// Copies from the device, after all work before it. All loans whose arrival that work followed have ended then.
     ///
     /// # Errors
     /// As `properties`, and those of that work.
@@ -75,7 +82,32 @@ pub trait Driver: Send + std::fmt::Debug {
     /// # Errors
     /// As `properties`; `Unsupported` where the device cannot run it.
     fn launch(&mut self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<()>;
-    /// Waits for everything.
+    /// What pins memory of the host, for panels that are brought from it.
+    fn pinner(&self) -> Option<Arc<dyn Pinner>> {
+        None
+    }
+    /// An event that has happened; it lasts as long as the device.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn event(&mut self) -> Result<Event>;
+    /// The event happens when the work before it has ended.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn mark(&mut self, event: Event) -> Result<()>;
+    /// Brings a panel while other work goes on: after `free`, behind the panels before it, and then `arrived` happens.
+    /// Waits where `LOANS` panels are on their way. The loan ends when the copy has.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn bring(&mut self, to: Address, panel: Box<dyn Loan>, free: Event, arrived: Event) -> Result<()>;
+    /// The work from here on begins when the event has happened.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn follow(&mut self, event: Event) -> Result<()>;
+    /// Waits for everything; all loans have ended then.
     ///
     /// # Errors
     /// As `properties`, and those of the work.

@@ -62,12 +62,12 @@ layouts! {
     /// `matvec_*`; no gate where `up` is zero, no experts where `ids` is, no bias and no residual where those are.
     MatvecArgs {
         weight: Address, up: Address, x: Address, q: Address, scales: Address, bias: Address, residual: Address,
-        ids: Address, y: Address, cols: u32, rows: u32, n: u32, share: u32,
+        ids: Address, y: Address, cols: u32, rows: u32, n: u32, share: u32, stride: u32, unused: u32,
     }
     /// `matmul_*`; no experts where `tiles` is zero.
     MatmulArgs {
         weight: Address, x: Address, q: Address, scales: Address, bias: Address, residual: Address, tiles: Address,
-        order: Address, y: Address, cols: u32, rows: u32, n: u32, share: u32,
+        order: Address, y: Address, cols: u32, rows: u32, n: u32, share: u32, stride: u32, unused: u32,
     }
     /// `expert_count`
     ExpertCountArgs { ids: Address, counts: Address, slots: u32, unused: u32 }

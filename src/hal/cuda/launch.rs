@@ -2,10 +2,13 @@
 //!
 //! What a batch or a binding could get wrong (a token beyond the table, a page that is not there, a weight of another
 //! shape) is checked here and is an error, so kernels may rely on shapes. Weights' addresses are looked up each time.
+//! `products` has the ops that multiply with a matrix.
 
 use super::driver::{Address, Driver};
-use super::kernels::{self, FEW_ROWS, MatmulArgs, MatvecArgs, TILE_INPUTS};
+use super::kernels;
 use super::memory::{Buffer, Values};
+use super::products::Extra;
+use super::ring::Ring;
 use super::rows::{Rows, TILE};
 use super::schedule::{Schedule, Step};
 use super::state::Pages;
@@ -49,34 +52,24 @@ impl Blocks {
     }
 }
 
-struct Launch<'a> {
-    d: &'a mut dyn Driver,
-    weights: &'a [Weight],
-    schedule: &'a Schedule,
-    program: &'a Program,
-    values: &'a Values,
-    rows: &'a Rows,
-    state: &'a [Pages],
-    frequencies: &'a mut Vec<(Rope, Option<WeightId>, Buffer)>,
-    shared: u32,
-    bindings: &'a Bindings,
-    batch: &'a Batch<'a>,
-    outputs: usize,
+pub(super) struct Launch<'a> {
+    pub(super) d: &'a mut dyn Driver,
+    pub(super) weights: &'a [Weight],
+    pub(super) schedule: &'a Schedule,
+    pub(super) program: &'a Program,
+    pub(super) values: &'a Values,
+    pub(super) rows: &'a Rows,
+    pub(super) ring: &'a mut Ring,
+    pub(super) state: &'a [Pages],
+    pub(super) frequencies: &'a mut Vec<(Rope, Option<WeightId>, Buffer)>,
+    pub(super) shared: u32,
+    pub(super) bindings: &'a Bindings,
+    pub(super) batch: &'a Batch<'a>,
+    pub(super) outputs: usize,
     /// The value whose eight bits are in `values.quants`.
-    quantised: Option<ValueId>,
+    pub(super) quantised: Option<ValueId>,
     /// The experts by which `values.order` is sorted.
-    sorted: Option<ValueId>,
-}
-
-/// What a product does beside multiplying; zero where it does not.
-#[derive(Debug, Clone, Copy, Default)]
-struct Extra {
-    /// Added to each row.
-    bias: Address,
-    /// Added to the result.
-    residual: Address,
-    /// The product is a gate for that of this weight with the same input.
-    up: Address,
+    pub(super) sorted: Option<ValueId>,
 }
 
 /// Runs a program on all rows of a batch.
@@ -97,6 +90,7 @@ pub(super) fn run(cuda: &mut Cuda, program: ProgramId, bindings: &Bindings, batc
         program,
         values: &cuda.values,
         rows: &cuda.rows,
+        ring: &mut cuda.ring,
         state,
         frequencies: &mut cuda.frequencies,
         shared: cuda.properties.shared,
@@ -129,29 +123,29 @@ fn check(program: &Program, bindings: &Bindings, batch: &Batch, weights: &[Weigh
     Ok(())
 }
 
-impl Launch<'_> {
-    fn weight(&self, slot: WeightSlot) -> &Weight {
+impl<'a> Launch<'a> {
+    pub(super) fn weight(&self, slot: WeightSlot) -> &'a Weight {
         &self.weights[self.bindings.weights[slot.0 as usize].0 as usize]
     }
 
-    fn vector(&self, slot: Option<WeightSlot>) -> Address {
-        slot.map_or(Address(0), |slot| self.weight(slot).at())
+    pub(super) fn vector(&self, slot: Option<WeightSlot>) -> Result<Address> {
+        slot.map_or(Ok(Address(0)), |slot| self.weight(slot).at())
     }
 
-    fn at(&self, v: ValueId) -> Result<Address> {
+    pub(super) fn at(&self, v: ValueId) -> Result<Address> {
         self.values.place(self.program, v, self.batch)
     }
 
-    fn width(&self, v: ValueId) -> usize {
+    pub(super) fn width(&self, v: ValueId) -> usize {
         self.program.value(v).width
     }
 
-    fn row_count(&self, v: ValueId) -> usize {
+    pub(super) fn row_count(&self, v: ValueId) -> usize {
         if self.program.value(v).rows == RowSet::All { self.batch.rows.len() } else { self.outputs }
     }
 
     /// Elements of a value.
-    fn count(&self, v: ValueId) -> u32 {
+    pub(super) fn count(&self, v: ValueId) -> u32 {
         (self.row_count(v) * self.width(v)) as u32
     }
 
@@ -170,35 +164,13 @@ impl Launch<'_> {
                     return Ok(());
                 }
                 let residual = self.at(other)?;
-                self.mat_mul(x, weight, Extra { bias: self.vector(bias), residual, ..Extra::default() }, out)
+                self.mat_mul(x, weight, Extra { bias: self.vector(bias)?, residual, ..Extra::default() }, out)
             }
             Step::Gated { gate, up, out } => self.gated(gate, up, out),
         }
     }
 
-    /// A gate's two products and the gate: one kernel where few rows read weights of one format.
-    fn gated(&mut self, gate: usize, up: usize, out: ValueId) -> Result<()> {
-        let ops = &self.schedule.program.ops;
-        let (Op::MatMul { x, weight: first, .. } | Op::ExpertMatMul { x, weight: first, .. }) = ops[gate] else {
-            return self.op(&ops[gate]);
-        };
-        let (Op::MatMul { weight: second, .. } | Op::ExpertMatMul { weight: second, .. }) = ops[up] else {
-            return self.op(&ops[up]);
-        };
-        let (a, b, n) = (self.weight(first), self.weight(second), self.row_count(x));
-        // A product of floats reads the input while others write, of eight bits a copy of it.
-        let apart = a.format.block_len > 1 || !self.schedule.overlap(x, out);
-        if a.format != b.format || n > FEW_ROWS || n == 0 || !apart {
-            return ops[gate..up + 2].iter().try_for_each(|op| self.op(op));
-        }
-        let extra = Extra { up: b.at(), ..Extra::default() };
-        match ops[gate] {
-            Op::ExpertMatMul { per_slot, ids, .. } => self.experts(x, per_slot, ids, first, extra, out),
-            _ => self.mat_mul(x, first, extra, out),
-        }
-    }
-
-    fn op(&mut self, op: &Op) -> Result<()> {
+    pub(super) fn op(&mut self, op: &Op) -> Result<()> {
         let (reads, writes) = op.operands();
         if reads.iter().chain(&writes).any(|&v| self.row_count(v) == 0) {
             return Ok(());
@@ -212,12 +184,12 @@ impl Launch<'_> {
                 kernels::select_rows(self.d, &args)
             }
             Op::RmsNorm { x, weight, group, eps, out } => {
-                let (weight, groups) = (self.weight(weight).at(), self.count(x) / group as u32);
+                let (weight, groups) = (self.weight(weight).at()?, self.count(x) / group as u32);
                 let (x, out, group) = (self.at(x)?, self.at(out)?, group as u32);
                 kernels::norm(self.d, &kernels::NormArgs { x, weight, out, groups, group, eps, unused: 0 })
             }
             Op::MatMul { x, weight, bias, out } => {
-                let extra = Extra { bias: self.vector(bias), ..Extra::default() };
+                let extra = Extra { bias: self.vector(bias)?, ..Extra::default() };
                 self.mat_mul(x, weight, extra, out)
             }
             Op::Rope { x, head_dim, rope, factors, out } => self.rope(x, head_dim, &rope, factors, out),
@@ -255,73 +227,18 @@ impl Launch<'_> {
         if let Some(r) = self.batch.rows.iter().find(|r| r.token as usize >= w.rows) {
             return Err(misfit(self.program, format!("token {} of {}", r.token, w.rows)));
         }
-        let (table, kind, cols) = (w.at(), w.format.kind, w.cols as u32);
+        let (kind, cols) = (w.format.kind, w.cols as u32);
         let (tokens, rows) = (self.rows.at(self.rows.tokens), self.batch.rows.len() as u32);
+        let (table, tokens) = match w.whole() {
+            Some(table) => (table, tokens),
+            None => {
+                let table = self.values.table.at;
+                w.gather(self.d, self.batch.rows.iter().map(|r| r.token as usize), table)?;
+                (table, Address(0))
+            }
+        };
         let args = kernels::EmbedArgs { table, tokens, out: self.at(out)?, cols, rows };
         kernels::embed(self.d, kind, &args)
-    }
-
-    /// The addresses of what a product reads: floats, or eight bits and scales, which are made if they are not there.
-    fn inputs(&mut self, x: ValueId, format_is_plain: bool) -> Result<[Address; 3]> {
-        let (at, q, scales) = (self.at(x)?, self.values.quants.at, self.values.scales.at);
-        if !format_is_plain && self.quantised != Some(x) {
-            let blocks = self.count(x) / 32;
-            kernels::quantise(self.d, &kernels::QuantiseArgs { x: at, q, scales, blocks, unused: 0 })?;
-            self.quantised = Some(x);
-        }
-        Ok([at, q, scales])
-    }
-
-    fn mat_mul(&mut self, x: ValueId, weight: WeightSlot, extra: Extra, out: ValueId) -> Result<()> {
-        let (w, Extra { bias, residual, up }) = (self.weight(weight), extra);
-        let (at, format, cols, rows) = (w.at(), w.format, w.cols as u32, w.rows as u32);
-        let (n, y) = (self.row_count(x), self.at(out)?);
-        let [x, q, scales] = self.inputs(x, format.block_len == 1)?;
-        let (none, weight, kind) = (Address(0), at, format.kind);
-        if n <= FEW_ROWS {
-            let n = n as u32;
-            let ids = none;
-            let args = MatvecArgs { weight, up, x, q, scales, bias, residual, ids, y, cols, rows, n, share: 1 };
-            return kernels::matvec(self.d, kind, &args, 1);
-        }
-        let (n, tiles, order) = (n as u32, none, none);
-        let args = MatmulArgs { weight, x, q, scales, bias, residual, tiles, order, y, cols, rows, n, share: 1 };
-        kernels::matmul(self.d, kind, &args, n.div_ceil(TILE_INPUTS))
-    }
-
-    fn experts(
-        &mut self,
-        x: ValueId,
-        per_slot: bool,
-        ids: ValueId,
-        weight: WeightSlot,
-        extra: Extra,
-        out: ValueId,
-    ) -> Result<()> {
-        let w = self.weight(weight);
-        let (at, format, cols, rows, experts) = (w.at(), w.format, w.cols as u32, w.rows as u32, w.experts as u32);
-        let (n, slots, y) = (self.row_count(x), self.count(ids), self.at(out)?);
-        let share = if per_slot { 1 } else { self.width(ids) as u32 };
-        let [x, q, scales] = self.inputs(x, format.block_len == 1)?;
-        let (weight, kind, chosen) = (at, format.kind, self.at(ids)?);
-        let Extra { bias, residual, up } = extra;
-        if n <= FEW_ROWS {
-            let ids = chosen;
-            let args = MatvecArgs { weight, up, x, q, scales, bias, residual, ids, y, cols, rows, n: 1, share };
-            return kernels::matvec(self.d, kind, &args, slots);
-        }
-        let (counts, order, tiles) = (self.values.counts.at, self.values.order.at, self.values.tiles.at);
-        let most_tiles = slots.div_ceil(TILE_INPUTS) + experts;
-        if self.sorted != Some(ids) {
-            let count = kernels::ExpertCountArgs { ids: chosen, counts, slots, unused: 0 };
-            kernels::expert_count(self.d, &count, experts)?;
-            let tile = TILE_INPUTS;
-            let args = kernels::ExpertPlaceArgs { ids: chosen, counts, order, tiles, slots, experts, most_tiles, tile };
-            kernels::expert_place(self.d, &args)?;
-            self.sorted = Some(ids);
-        }
-        let args = MatmulArgs { weight, x, q, scales, bias, residual, tiles, order, y, cols, rows, n: slots, share };
-        kernels::matmul(self.d, kind, &args, most_tiles)
     }
 
     fn rope(

@@ -76,6 +76,8 @@ impl Limits {
 pub(super) struct Needs {
     /// Elements of a row of the arena.
     pub(super) arena: usize,
+    /// Elements of a row that is looked up in a table.
+    pub(super) looked_up: usize,
     /// Elements of a row that are quantised at a time.
     pub(super) quantised: usize,
     /// Slots of a row, and experts, where a product goes by experts.
@@ -90,6 +92,7 @@ impl Needs {
     pub(super) fn max(self, o: Needs) -> Needs {
         Needs {
             arena: self.arena.max(o.arena),
+            looked_up: self.looked_up.max(o.looked_up),
             quantised: self.quantised.max(o.quantised),
             slots: self.slots.max(o.slots),
             experts: self.experts.max(o.experts),
@@ -98,12 +101,13 @@ impl Needs {
     }
 
     /// Bytes of each buffer, in the order of `Values`' fields.
-    fn bytes(self, limits: Limits) -> [u64; 7] {
+    fn bytes(self, limits: Limits) -> [u64; 8] {
         let rows = limits.rows as u64;
         let of = |elements: usize, bytes: u64| rows.saturating_mul(elements as u64).saturating_mul(bytes);
         let tiles = (rows * self.slots as u64).div_ceil(super::kernels::TILE_INPUTS.into()) + self.experts as u64;
         [
             of(self.arena, 4),
+            of(self.looked_up, 4),
             of(self.quantised, 1),
             of(self.quantised / 32, 8),
             self.experts as u64 * 4,
@@ -124,6 +128,8 @@ impl Needs {
 #[derive(Debug, Default)]
 pub(super) struct Values {
     arena: Buffer,
+    /// Rows of a table that is not here, in its format: at most as long as floats.
+    pub(super) table: Buffer,
     /// Activations in eight bits, and their scales.
     pub(super) quants: Buffer,
     pub(super) scales: Buffer,
@@ -162,9 +168,9 @@ impl Values {
         Ok(())
     }
 
-    fn buffers(&mut self) -> [&mut Buffer; 7] {
-        let Values { arena, quants, scales, counts, order, tiles, partials, .. } = self;
-        [arena, quants, scales, counts, order, tiles, partials]
+    fn buffers(&mut self) -> [&mut Buffer; 8] {
+        let Values { arena, table, quants, scales, counts, order, tiles, partials, .. } = self;
+        [arena, table, quants, scales, counts, order, tiles, partials]
     }
 
     /// Gives everything back.

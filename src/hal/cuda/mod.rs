@@ -3,12 +3,16 @@
 //! Weights lie on the device in the blocks of the file and are decoded in registers by the kernels of `kernels/`;
 //! activations are quantised to eight bits once for all products that read them; keys and values lie in pages. All
 //! work goes into one stream, in order; nothing is allocated, and the host waits for nothing, between passes' reads.
+//! Panels of weights that the device has no memory for are brought through a ring of places by a second stream, while
+//! the first computes with those before them.
 //!
-//! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver and `staging`, `kernels` has a
-//! typed launcher for each kernel, `memory` says where values lie, `rows` what kernels must know of a batch, `state`
-//! how pages lie, `schedule` which ops run together, `launch` by which kernels; `ptx` has the kernels as they were
-//! compiled, `gpus` what the driver shows, `libraries` what NVIDIA ships beside it (`cufile`, `nccl`). Sums are float32 in a fixed order, so a launch on the same device gives the
-//! same bits each time. The tests run the same kernels, compiled for the host, behind `Driver`.
+//! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver, `staging`, `uploads` and `pins`,
+//! `kernels` has a typed launcher for each kernel, `memory` says where values lie, `ring` where panels pass through,
+//! `rows` what kernels must know of a batch, `state` how pages lie, `schedule` which ops run together, `launch` and
+//! `products` by which kernels; `ptx` has the kernels as they were compiled, `gpus` what the driver shows, `libraries`
+//! what NVIDIA ships beside it (`cufile`, `nccl`). Sums are float32 in a fixed order, so a launch on the same device
+//! gives the same bits each time, wherever weights are. The tests run the same kernels, compiled for the host, behind
+//! `Driver`.
 //!
 //! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
 //! not be read is NaN.
@@ -22,22 +26,27 @@ mod launch;
 mod libraries;
 mod memory;
 mod nccl;
+mod pins;
+mod products;
 pub mod ptx;
+mod ring;
 mod rows;
 mod schedule;
 mod staging;
 mod state;
+mod uploads;
 mod weights;
 
 pub use device::Device;
-pub use driver::{Address, Driver, Grid, Properties};
+pub use driver::{Address, Driver, Event, Grid, Properties};
 pub use gpus::gpus;
 pub use libraries::libraries;
 
-use super::{Backend, Batch, Bindings, Panel, ProgramId, Reservation, Supply, WeightDesc, WeightId};
+use super::{Backend, Batch, Bindings, Panel, Pinner, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
 use crate::op::{CarryId, Op, Program, Rope};
 use memory::{Buffer, Limits, Needs, Values};
+use ring::Ring;
 use rows::Rows;
 use schedule::Schedule;
 use state::Pages;
@@ -65,6 +74,7 @@ pub struct Cuda {
     needs: Needs,
     values: Values,
     rows: Rows,
+    ring: Ring,
     state: Vec<Pages>,
     /// Angles at position 1 of each pair, in float64, for each kind of rotation that was used.
     frequencies: Vec<(Rope, Option<WeightId>, Buffer)>,
@@ -86,6 +96,7 @@ impl Cuda {
             needs: Needs::default(),
             values: Values::default(),
             rows: Rows::default(),
+            ring: Ring::default(),
             state: vec![],
             frequencies: vec![],
             failed: RefCell::new(None),
@@ -108,6 +119,7 @@ impl Cuda {
         for op in &program.ops {
             let width = |v| program.value(v).width;
             match op {
+                Op::Embed { out, .. } => needs.looked_up = needs.looked_up.max(width(*out)),
                 Op::MatMul { x, .. } => needs.quantised = needs.quantised.max(width(*x)),
                 Op::ExpertMatMul { x, ids, weight, .. } => {
                     needs.quantised = needs.quantised.max(width(*x));
@@ -135,8 +147,12 @@ impl Backend for Cuda {
         format!("cuda: {}", self.properties.name)
     }
 
+    fn pinner(&self) -> Option<Arc<dyn Pinner>> {
+        self.driver.borrow().pinner()
+    }
+
     fn load(&mut self, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId> {
-        self.weights.push(Weight::load(&mut **self.driver.get_mut(), weight, &**supply)?);
+        self.weights.push(Weight::load(&mut **self.driver.get_mut(), weight, supply)?);
         Ok(WeightId(self.weights.len() as u32 - 1))
     }
 
@@ -161,6 +177,7 @@ impl Backend for Cuda {
         self.state.drain(..).try_for_each(|mut pages| pages.free(d))?;
         self.values = Values::new(d, self.needs, r.carries, Limits::of(r))?;
         self.rows.reserve(d, Self::rows_bytes(r))?;
+        self.ring.reserve(d, r.ring)?;
         for group in &r.kv.groups {
             self.state.push(Pages::new(d, r.kv, group)?);
         }
@@ -171,7 +188,12 @@ impl Backend for Cuda {
         if let Some(e) = self.failed.take() {
             return Err(e);
         }
-        launch::run(self, program, bindings, batch)
+        let done = launch::run(self, program, bindings, batch);
+        if done.is_err() {
+            // What was lent for it goes back. Another error says nothing more.
+            let _ = self.driver.get_mut().wait();
+        }
+        done
     }
 
     fn read(&self, carry: CarryId, out: &mut [f32]) {
@@ -206,7 +228,7 @@ impl Backend for Cuda {
 impl Drop for Cuda {
     fn drop(&mut self) {
         let d = &mut **self.driver.get_mut();
-        let mut given = self.values.free(d).and_then(|()| self.rows.free(d));
+        let mut given = self.values.free(d).and_then(|()| self.rows.free(d)).and_then(|()| self.ring.free(d));
         let buffers = self.frequencies.iter().map(|f| f.2).chain(self.weights.iter().map(Weight::buffer));
         for buffer in buffers {
             given = given.and_then(|()| buffer.free(d));

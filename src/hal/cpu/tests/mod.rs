@@ -141,7 +141,7 @@ impl Case {
         let max_rows = chunk.min(self.rows.len()).max(1);
         let pass_rows = if tiled { self.rows.len() } else { max_rows };
         let (carries, kv) = (&self.carries[..], &self.kv);
-        backend.reserve(&Reservation { carries, pass_rows, max_rows, max_outputs: max_rows, kv })?;
+        backend.reserve(&Reservation { carries, pass_rows, max_rows, max_outputs: max_rows, kv, ring: (0, 0) })?;
         let layer = (!self.kv.groups.is_empty()).then_some(KvLayerId { group: 0, layer: 0 });
         let bindings = Bindings { weights, layer };
         let tables: Vec<&[Vec<u32>]> = self.tables.iter().map(|t| t.as_slice()).collect();
@@ -465,7 +465,8 @@ fn failures_of_reading_are_passed_on() {
             let program = cpu.compile(&case.program).unwrap();
             let kv = no_kv();
             let carries = &case.carries[..];
-            cpu.reserve(&Reservation { carries, pass_rows: 2, max_rows: 2, max_outputs: 2, kv: &kv }).unwrap();
+            cpu.reserve(&Reservation { carries, pass_rows: 2, max_rows: 2, max_outputs: 2, kv: &kv, ring: (0, 0) })
+                .unwrap();
             let bindings = Bindings { weights: vec![loaded.unwrap()], layer: None };
             let batch = Batch { rows: &case.rows, first: 0, tables: &[&[]] };
             assert!(matches!(cpu.launch(program, &bindings, &batch), Err(Error::Cancelled)));

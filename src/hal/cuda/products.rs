@@ -1,0 +1,169 @@
+//! Products with weights: one kernel for each part of a matrix, few rows or many, by experts or not.
+//!
+//! A part that the device does not keep is brought, multiplied with and forgotten. What is written of the result by one
+//! part is a range of its columns, so parts know nothing of each other.
+
+use super::driver::Address;
+use super::kernels::{self, FEW_ROWS, MatmulArgs, MatvecArgs, TILE_INPUTS};
+use super::launch::Launch;
+use super::misfit;
+use super::weights::From;
+use crate::error::Result;
+use crate::op::{Op, ValueId, WeightSlot};
+
+/// What a product does beside multiplying; zero where it does not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extra {
+    /// Added to each row.
+    pub(super) bias: Address,
+    /// Added to the result.
+    pub(super) residual: Address,
+    /// The product is a gate for that of this weight with the same input.
+    pub(super) up: Address,
+}
+
+impl Address {
+    /// The address of float `n`, where there are any.
+    fn float(self, n: usize) -> Address {
+        if self == Address(0) { self } else { self.offset(4 * n as u64) }
+    }
+}
+
+impl Launch<'_> {
+    /// A gate's two products and the gate: one kernel where few rows read weights of one format that are kept.
+    pub(super) fn gated(&mut self, gate: usize, up: usize, out: ValueId) -> Result<()> {
+        let ops = &self.schedule.program.ops;
+        let (Op::MatMul { x, weight: first, .. } | Op::ExpertMatMul { x, weight: first, .. }) = ops[gate] else {
+            return self.op(&ops[gate]);
+        };
+        let (Op::MatMul { weight: second, .. } | Op::ExpertMatMul { weight: second, .. }) = ops[up] else {
+            return self.op(&ops[up]);
+        };
+        let (a, b, n) = (self.weight(first), self.weight(second), self.row_count(x));
+        // A product of floats reads the input while others write, of eight bits a copy of it.
+        let apart = a.format.block_len > 1 || !self.schedule.overlap(x, out);
+        let few = a.format == b.format && (1..=FEW_ROWS).contains(&n);
+        let (Some(_), Some(up_at), true) = (a.whole(), b.whole(), few && apart) else {
+            return ops[gate..up + 2].iter().try_for_each(|op| self.op(op));
+        };
+        let extra = Extra { up: up_at, ..Extra::default() };
+        match ops[gate] {
+            Op::ExpertMatMul { per_slot, ids, .. } => self.experts(x, per_slot, ids, first, extra, out),
+            _ => self.mat_mul(x, first, extra, out),
+        }
+    }
+
+    /// The addresses of what a product reads: floats, or eight bits and scales, which are made if they are not there.
+    fn inputs(&mut self, x: ValueId, format_is_plain: bool) -> Result<[Address; 3]> {
+        let (at, q, scales) = (self.at(x)?, self.values.quants.at, self.values.scales.at);
+        if !format_is_plain && self.quantised != Some(x) {
+            let blocks = self.count(x) / 32;
+            kernels::quantise(self.d, &kernels::QuantiseArgs { x: at, q, scales, blocks, unused: 0 })?;
+            self.quantised = Some(x);
+        }
+        Ok([at, q, scales])
+    }
+
+    /// A product with a matrix, part by part.
+    pub(super) fn mat_mul(&mut self, x: ValueId, slot: WeightSlot, extra: Extra, out: ValueId) -> Result<()> {
+        let w = self.weight(slot);
+        let (kind, cols, stride) = (w.format.kind, w.cols as u32, w.rows as u32);
+        let (n, y, up) = (self.row_count(x), self.at(out)?, extra.up);
+        let [x, q, scales] = self.inputs(x, w.format.block_len == 1)?;
+        let (none, share, unused) = (Address(0), 1, 0);
+        for part in w.parts() {
+            let (weight, here) = match part.from {
+                From::Memory(at) => (at, None),
+                From::Supply(number) => {
+                    let here = self.ring.bring(self.d, &w.supply, number)?;
+                    (here.at, Some(here))
+                }
+                From::Drive(_) => return Err(misfit(self.program, format!("tensor {} stays on the drive", w.name))),
+            };
+            let (first, rows) = (part.rows.start, part.rows.len() as u32);
+            let (bias, residual, y) = (extra.bias.float(first), extra.residual.float(first), y.float(first));
+            if n <= FEW_ROWS {
+                let (n, ids) = (n as u32, none);
+                let args = MatvecArgs {
+                    weight,
+                    up,
+                    x,
+                    q,
+                    scales,
+                    bias,
+                    residual,
+                    ids,
+                    y,
+                    cols,
+                    rows,
+                    n,
+                    share,
+                    stride,
+                    unused,
+                };
+                kernels::matvec(self.d, kind, &args, 1)?;
+            } else {
+                let (n, tiles, order) = (n as u32, none, none);
+                let args = MatmulArgs {
+                    weight,
+                    x,
+                    q,
+                    scales,
+                    bias,
+                    residual,
+                    tiles,
+                    order,
+                    y,
+                    cols,
+                    rows,
+                    n,
+                    share,
+                    stride,
+                    unused,
+                };
+                kernels::matmul(self.d, kind, &args, n.div_ceil(TILE_INPUTS))?;
+            }
+            here.map_or(Ok(()), |here| self.ring.used(self.d, here))?;
+        }
+        Ok(())
+    }
+
+    /// A product with the experts that rows have chosen.
+    pub(super) fn experts(
+        &mut self,
+        x: ValueId,
+        per_slot: bool,
+        ids: ValueId,
+        weight: WeightSlot,
+        extra: Extra,
+        out: ValueId,
+    ) -> Result<()> {
+        let w = self.weight(weight);
+        let (weight, kind, cols, rows) = (w.at()?, w.format.kind, w.cols as u32, w.rows as u32);
+        let (n, slots, y, experts) = (self.row_count(x), self.count(ids), self.at(out)?, w.experts as u32);
+        let share = if per_slot { 1 } else { self.width(ids) as u32 };
+        let [x, q, scales] = self.inputs(x, w.format.block_len == 1)?;
+        let (chosen, stride, unused) = (self.at(ids)?, rows, 0);
+        let Extra { bias, residual, up } = extra;
+        if n <= FEW_ROWS {
+            let (ids, n) = (chosen, 1);
+            let args =
+                MatvecArgs { weight, up, x, q, scales, bias, residual, ids, y, cols, rows, n, share, stride, unused };
+            return kernels::matvec(self.d, kind, &args, slots);
+        }
+        let (counts, order, tiles) = (self.values.counts.at, self.values.order.at, self.values.tiles.at);
+        let most_tiles = slots.div_ceil(TILE_INPUTS) + experts;
+        if self.sorted != Some(ids) {
+            let count = kernels::ExpertCountArgs { ids: chosen, counts, slots, unused: 0 };
+            kernels::expert_count(self.d, &count, experts)?;
+            let tile = TILE_INPUTS;
+            let args = kernels::ExpertPlaceArgs { ids: chosen, counts, order, tiles, slots, experts, most_tiles, tile };
+            kernels::expert_place(self.d, &args)?;
+            self.sorted = Some(ids);
+        }
+        let n = slots;
+        let args =
+            MatmulArgs { weight, x, q, scales, bias, residual, tiles, order, y, cols, rows, n, share, stride, unused };
+        kernels::matmul(self.d, kind, &args, most_tiles)
+    }
+}

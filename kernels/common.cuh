@@ -27,32 +27,43 @@ __device__ inline float bits_to_float(uint32_t bits) { return __uint_as_float(bi
 
 __device__ inline float half_at(const uint8_t* p) { return half_to_float(*(const uint16_t*)p); }
 
-// N words from `p`, which is a multiple of ALIGN bytes: in the widest loads that this allows. Below four bytes they are
-// put together from aligned words, of which the last may end up to four bytes behind the N-th: the backend leaves room
-// for them behind every weight.
-template <int ALIGN, int N> __device__ inline void load_words(const uint8_t* p, uint32_t* w) {
-    if (ALIGN % 16 == 0 && N % 4 == 0) {
-        for (int i = 0; i < N / 4; i++) {
-            const uint4 v = ((const uint4*)p)[i];
-            w[4 * i] = v.x, w[4 * i + 1] = v.y, w[4 * i + 2] = v.z, w[4 * i + 3] = v.w;
-        }
-    } else if (ALIGN % 8 == 0 && N % 2 == 0) {
-        for (int i = 0; i < N / 2; i++) {
-            const uint2 v = ((const uint2*)p)[i];
-            w[2 * i] = v.x, w[2 * i + 1] = v.y;
-        }
-    } else if (ALIGN % 4 == 0) {
-        for (int i = 0; i < N; i++) w[i] = ((const uint32_t*)p)[i];
-    } else {
-        const uint32_t* from = (const uint32_t*)((uintptr_t)p & ~(uintptr_t)3);
-        const uint32_t shift = ((uint32_t)(uintptr_t)p & 3) * 8;
-        uint32_t low = from[0];
-        for (int i = 0; i < N; i++) {
-            const uint32_t high = from[i + 1];
-            w[i] = __funnelshift_r(low, high, shift);
-            low = high;
+__device__ inline uint32_t half_bits(const uint8_t* p) { return *(const uint16_t*)p; }
+
+// N words from an address that is a multiple of ALIGN bytes: in the widest loads that this allows. Below four bytes
+// they lie across aligned words, of which the last may end up to four bytes behind the N-th: the backend leaves room
+// for them behind every weight. Words are put together when they are asked for, so that loads wait for nothing.
+template <int ALIGN, int N> struct Words {
+    static constexpr int HELD = ALIGN % 4 == 0 ? N : N + 1;
+    uint32_t held[HELD], shift;
+
+    __device__ void load(const uint8_t* p) {
+        if constexpr (ALIGN % 16 == 0 && N % 4 == 0) {
+            for (int i = 0; i < N / 4; i++) {
+                const uint4 v = ((const uint4*)p)[i];
+                held[4 * i] = v.x, held[4 * i + 1] = v.y, held[4 * i + 2] = v.z, held[4 * i + 3] = v.w;
+            }
+        } else if constexpr (ALIGN % 8 == 0 && N % 2 == 0) {
+            for (int i = 0; i < N / 2; i++) {
+                const uint2 v = ((const uint2*)p)[i];
+                held[2 * i] = v.x, held[2 * i + 1] = v.y;
+            }
+        } else {
+            const uintptr_t low = ALIGN % 4 == 0 ? 0 : (uintptr_t)p & 3;
+            for (int i = 0; i < HELD; i++) held[i] = ((const uint32_t*)(p - low))[i];
+            shift = (uint32_t)low * 8;
         }
     }
+
+    __device__ uint32_t operator[](int i) const {
+        if constexpr (ALIGN % 4 == 0) return held[i];
+        else return __funnelshift_r(held[i], held[i + 1], shift);
+    }
+};
+
+template <int ALIGN, int N> __device__ inline void load_words(const uint8_t* p, uint32_t* w) {
+    Words<ALIGN, N> words;
+    words.load(p);
+    for (int i = 0; i < N; i++) w[i] = words[i];
 }
 
 // 32 consecutive activations were rounded to eight bits under one scale; `sums` holds the sums of the integers of both

@@ -7,14 +7,13 @@ __device__ inline uint64_t embed_row(const EmbedArgs& a) { return a.tokens ? a.t
 
 // A thread unpacks one step of a row; blockIdx.y is the row.
 template <class F> __device__ inline void embed(const EmbedArgs& a) {
-    constexpr uint32_t PER_BLOCK = F::LEN / 32 / F::SUBS;
-    const uint32_t step = blockIdx.x * blockDim.x + threadIdx.x, block = step / PER_BLOCK, unit = step % PER_BLOCK;
+    const uint32_t step = blockIdx.x * blockDim.x + threadIdx.x;
     if (step >= a.cols / 32 / F::SUBS) return;
-    const uint64_t row = embed_row(a) * (a.cols / F::LEN);
+    const uint8_t* row = a.table + embed_row(a) * (a.cols / F::LEN) * F::BYTES;
     Sub w[F::SUBS];
-    F::unpack(a.table + (row + block) * F::BYTES, unit, w);
+    F::unpack(Steps<F>::load(row, step), Steps<F>::unit(step), w);
     for (int i = 0; i < F::SUBS; i++) {
-        float* out = a.out + (uint64_t)blockIdx.y * a.cols + block * F::LEN + F::sub(unit, i) * 32;
+        float* out = a.out + (uint64_t)blockIdx.y * a.cols + Steps<F>::run(step, i) * 32;
         for (int k = 0; k < 32; k++) {
             const int half = F::SCALES == 1 ? 0 : k / 16;
             const float y = w[i].d[half] * (float)(int8_t)(w[i].q[k / 4] >> (8 * (k % 4)));

@@ -1,60 +1,242 @@
-// Many rows of activations through a matrix: tiles of 64 rows of the matrix by 32 of the activations.
+// Many rows of activations through a quantised matrix, by the tensor cores' products of bytes.
 //
-// A block goes along the inner dimension in steps of 128 (of 32, for floats): it unpacks the weights of the step into
-// shared memory once, puts the activations beside them, and each of its 256 threads computes four by two of the
-// tile's sums. Rows of shared memory are one word longer than what they hold, so that neighbouring threads use
-// different banks.
-// What lies beyond the matrix counts as zero. With `tiles` the activations of a tile are slots of one expert.
+// A block of 2 t threads (t is 32, 64 or 128) computes a tile of t rows of the matrix by t of the activations and goes
+// along the inner dimension in steps of four runs of 32. While its warps multiply one step, the next one comes: the
+// bytes of the weights into registers, activations into shared memory by themselves. Behind the products the weights
+// are unpacked into shared memory, once for the whole tile, so there are two halves of it and one barrier a step.
+//
+// A warp has 32 rows and every other 16 activations. The products of a run of 32 are summed as integers, exactly; each
+// sum then goes through the scales of its row and its activations, and runs are added in order: what a sum is does not
+// depend on the tile. An integer becomes a float without being converted, which costs four times a product: the tensor
+// cores add it to the bits of 1.5 2^23, and the multiplication by the scale, d, takes d 1.5 2^23 away again, which is
+// exact: scales have at most 19 bits.
+//
+// A row of shared memory has 128 bytes of a step in eight parts of 16, of which part i lies at i ^ (row % 8): eight
+// rows that are read or written at the same part use different banks.
 #pragma once
 
-#include "args.cuh"
-#include "dot.cuh"
 #include "formats/table.cuh"
+#include "matmul_tile.cuh"
 
-constexpr uint32_t MATMUL_THREADS = 256;
-constexpr uint32_t TILE_ROWS = 64, TILE_INPUTS = 32;
-// Runs of 32 elements of a step, and words of a row in shared memory.
-constexpr uint32_t RUNS = 4, ROW_WORDS = RUNS * 8 + 1;
+// Runs of a step, and bytes of a row of it.
+constexpr uint32_t RUNS = 4, STEP_BYTES = 32 * RUNS;
+// 1.5 2^23, and its bits.
+constexpr float BIG = 12582912.0f;
+constexpr int BIG_BITS = 0x4b400000;
+// Scales of a run follow those of the run before at this many rows more than there are, in other banks.
+constexpr uint32_t APART = 8;
 
-// The inputs of a block: slots `first` to `first + count` (of `order`, where there are tiles).
-struct MatmulTile {
-    const uint8_t* weight;
-    uint32_t first, count;
+// One half of a block's shared memory. The backend computes the same size.
+template <class F> struct Stage {
+    // Where an offset is a multiple of the scale, the integers have it.
+    static constexpr bool MIN = F::MIN && F::OFFSET == 0;
+    // Floats beside a run: scales and offsets of a row; scale of an activation, and its sums times it.
+    static constexpr uint32_t OF_ROW = F::SCALES * (MIN ? 2 : 1), OF_INPUT = MIN ? 2 * F::SCALES : 1;
+
+    uint32_t tile;
+    uint8_t *weights, *inputs;
+    float *of_rows, *of_inputs;
+
+    __device__ static Stage at(uint32_t which) {
+        Stage s;
+        s.tile = blockDim.x / 2;
+        const uint32_t of_runs = RUNS * (s.tile + APART) * 4;
+        s.weights = dynamic_shared() + which * (2 * s.tile * STEP_BYTES + of_runs * (OF_ROW + OF_INPUT));
+        s.inputs = s.weights + s.tile * STEP_BYTES;
+        s.of_rows = (float*)(s.inputs + s.tile * STEP_BYTES);
+        s.of_inputs = s.of_rows + of_runs / 4 * OF_ROW;
+        return s;
+    }
+    // Part `part` of a row.
+    __device__ static uint8_t* part(uint8_t* rows, uint32_t row, uint32_t part) {
+        return rows + row * STEP_BYTES + (part ^ (row % 8)) * 16;
+    }
+    __device__ float* of_row(uint32_t run, uint32_t row) const {
+        return of_rows + (run * (tile + APART) + row) * OF_ROW;
+    }
+    __device__ float* of_input(uint32_t run, uint32_t input) const {
+        return of_inputs + (run * (tile + APART) + input) * OF_INPUT;
+    }
 };
 
-__device__ inline MatmulTile matmul_tile(const MatmulArgs& a, uint64_t row_bytes) {
-    MatmulTile t;
-    t.weight = a.weight;
-    if (a.tiles) {
-        const uint4 tile = a.tiles[blockIdx.y];
-        t.weight += (uint64_t)tile.x * a.rows * row_bytes;
-        t.first = tile.y;
-        t.count = tile.z;
-    } else {
-        t.first = blockIdx.y * TILE_INPUTS;
-        t.count = a.n - t.first < TILE_INPUTS ? a.n - t.first : TILE_INPUTS;
+// The part of every step that a thread brings: runs of weights, and two runs of activations.
+template <class F> struct Carrier {
+    // Steps of the format in a row of a step, and how many of those a thread has.
+    static constexpr uint32_t UNITS = RUNS / F::SUBS, MINE = UNITS / 2;
+
+    uint32_t runs, rows, inputs;
+    const uint8_t* weight[MINE];
+    uint64_t input[2];
+    const uint4* q;
+    const Scale* scales;
+    typename F::Raw raw[MINE];
+    Scale scale[2];
+
+    __device__ static uint32_t row(uint32_t i) { return threadIdx.x / UNITS + i * (blockDim.x / UNITS); }
+    __device__ static uint32_t input_of(uint32_t i) { return threadIdx.x / RUNS + i * (blockDim.x / RUNS); }
+
+    __device__ Carrier(const MatmulArgs& a, const MatmulTile& t, uint32_t first_row, uint64_t row_bytes) {
+        runs = a.cols / 32, rows = a.rows - first_row, inputs = t.count;
+        q = (const uint4*)a.q, scales = a.scales;
+        for (uint32_t i = 0; i < MINE; i++) weight[i] = t.weight + (first_row + row(i)) * row_bytes;
+        for (uint32_t i = 0; i < 2; i++) {
+            const uint32_t j = input_of(i) < inputs ? input_of(i) : 0;
+            input[i] = (uint64_t)matmul_input(a, matmul_slot(a, t, j)) * runs + threadIdx.x % RUNS;
+        }
     }
-    return t;
+
+    // Runs from `from` on set out for `to`.
+    __device__ void begin(const Stage<F>& to, uint32_t from) {
+        const uint32_t step = from / F::SUBS + threadIdx.x % UNITS, run = threadIdx.x % RUNS;
+        for (uint32_t i = 0; i < MINE; i++) {
+            raw[i] = {};
+            if (row(i) < rows && Steps<F>::run(step, 0) < runs) raw[i] = Steps<F>::load(weight[i], step);
+        }
+        const bool there = from + run < runs;
+        for (uint32_t i = 0; i < 2; i++) {
+            scale[i] = {};
+            if (input_of(i) >= inputs) continue;
+            const uint64_t at = there ? input[i] + from : 0;
+            for (uint32_t half = 0; half < 2; half++) {
+                copy_16(Stage<F>::part(to.inputs, input_of(i), 2 * run + half), q + 2 * at + half, there);
+            }
+            if (there) scale[i] = load_scale(scales + at);
+        }
+    }
+
+    // What has set out arrives.
+    __device__ void end(const Stage<F>& to, uint32_t from) {
+        const uint32_t step = from / F::SUBS + threadIdx.x % UNITS;
+        for (uint32_t i = 0; i < MINE; i++) {
+            Sub w[F::SUBS];
+            F::unpack(raw[i], Steps<F>::unit(step), w);
+            for (uint32_t k = 0; k < F::SUBS; k++) {
+                const uint32_t run = Steps<F>::run(step, k) - from;
+                if (F::OFFSET != 0) {
+                    for (int j = 0; j < 8; j++) w[k].q[j] = minus<F::OFFSET>(w[k].q[j]);
+                }
+                for (uint32_t half = 0; half < 2; half++) {
+                    const uint32_t* from = w[k].q + 4 * half;
+                    uint8_t* at = Stage<F>::part(to.weights, row(i), 2 * run + half);
+                    *(uint4*)at = make_uint4(from[0], from[1], from[2], from[3]);
+                }
+                float* of_row = to.of_row(run, row(i));
+                for (int j = 0; j < F::SCALES; j++) {
+                    of_row[j] = w[k].d[j];
+                    if (Stage<F>::MIN) of_row[F::SCALES + j] = w[k].m[j];
+                }
+            }
+        }
+        for (uint32_t i = 0; i < 2; i++) {
+            if (input_of(i) >= inputs) continue;
+            float* of_input = to.of_input(threadIdx.x % RUNS, input_of(i));
+            of_input[0] = scale[i].d;
+            if (!Stage<F>::MIN) continue;
+            const int first = first_sum(scale[i]), second = second_sum(scale[i]);
+            of_input[1] = (float)(F::SCALES == 1 ? first + second : first);
+            if (F::SCALES == 2) of_input[2] = (float)second, of_input[3] = 0.0f;
+        }
+        copies_done();
+    }
+
+    // Four bytes below 128, each less N.
+    template <int N> __device__ static uint32_t minus(uint32_t q) {
+        return ((q | 0x80808080u) - N * 0x01010101u) ^ 0x80808080u;
+    }
+};
+
+// A lane's part of a warp's 32 rows by half the tile's activations: of each 16 activations in two blocks of eight, and
+// of the rows in two of sixteen, four sums as `mma` has them.
+struct MatmulSums {
+    float of[4][2][2][4];
+};
+
+// N floats, aligned to as many bytes.
+template <int N> __device__ inline void load_floats(const float* from, float* to) {
+    static_assert(N == 1 || N == 2 || N % 4 == 0, "loads of 4, 8 or 16 bytes");
+    if (N == 1) to[0] = from[0];
+    Words<N % 4 == 0 ? 16 : 8, N> words;
+    if (N > 1) words.load((const uint8_t*)from);
+    for (int i = 0; N > 1 && i < N; i++) to[i] = bits_to_float(words[i]);
 }
 
-// Which slot is the tile's j-th, and which input it reads.
-__device__ inline uint32_t matmul_slot(const MatmulArgs& a, const MatmulTile& t, uint32_t j) {
-    return a.tiles ? a.order[t.first + j] : t.first + j;
+// The scales of a lane's two rows of 16.
+template <class F> struct RowScales {
+    float d[2][F::SCALES], less[2][F::SCALES], m[2][F::SCALES];
+
+    __device__ void load(const float* from) {
+        for (uint32_t i = 0; i < 2; i++) {
+            float of[Stage<F>::OF_ROW];
+            load_floats<Stage<F>::OF_ROW>(from + 8 * i * Stage<F>::OF_ROW, of);
+            for (int k = 0; k < F::SCALES; k++) {
+                d[i][k] = of[k];
+                less[i][k] = -BIG * of[k];
+                m[i][k] = Stage<F>::MIN ? of[F::SCALES + k] : 0.0f;
+            }
+        }
+    }
+};
+
+// A run of a stage: to the sums of 16 rows and 8 activations, whose scales are `scales` and `of`, come their products.
+template <class F>
+__device__ inline void matmul_block(const uint32_t* w, const uint32_t* x, const RowScales<F>& scales, const float* of,
+                                    float* sums) {
+    const int big[4] = {BIG_BITS, BIG_BITS, BIG_BITS, BIG_BITS};
+    int dots[F::SCALES][4];
+    if (F::SCALES == 1) mma_s8_32(dots[0], w, x, big);
+    for (int k = 0; F::SCALES == 2 && k < 2; k++) mma_s8_16(dots[k], w + 2 * k, x + k, big);
+    for (uint32_t e = 0; e < 4; e++) {
+        const uint32_t r = e / 2;
+        const float* input = of + e % 2 * Stage<F>::OF_INPUT;
+        float y = 0.0f;
+        for (int k = 0; k < F::SCALES; k++) {
+            const float part = fmaf(scales.d[r][k], bits_to_float((uint32_t)dots[k][e]), scales.less[r][k]);
+            y = k == 0 ? part : y + part;
+        }
+        for (int k = 0; Stage<F>::MIN && k < F::SCALES; k++) y = fmaf(scales.m[r][k], input[1 + k], y);
+        sums[e] = fmaf(input[0], y, sums[e]);
+    }
 }
 
-__device__ inline uint32_t matmul_input(const MatmulArgs& a, uint32_t slot) { return a.tiles ? slot / a.share : slot; }
+// Run `run` of a stage with the first `count` activations of a tile, or with all of 128.
+template <class F, bool ALL>
+__device__ inline void matmul_run(const Stage<F>& s, uint32_t run, uint32_t count, MatmulSums& sums) {
+    constexpr uint32_t OF_INPUT = Stage<F>::OF_INPUT;
+    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = warp / 2 * 32, first = warp % 2 * 16;
+    const uint8_t* weights = Stage<F>::part(s.weights, row + lane % 16, 2 * run + lane / 16);
+    const uint8_t* inputs = Stage<F>::part(s.inputs, first + lane % 8 + lane / 16 * 8, 2 * run + lane / 8 % 2);
+    const float *of_rows = s.of_row(run, row + lane / 4), *of_inputs = s.of_input(run, first + lane % 4 * 2);
+    uint32_t w[2][4];
+    RowScales<F> scales[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        load_matrices(w[i], weights + 16 * i * STEP_BYTES);
+        scales[i].load(of_rows + 16 * i * Stage<F>::OF_ROW);
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++) {
+        if (!ALL && first + 32 * j >= count) break;
+        uint32_t x[4];
+        load_matrices(x, inputs + 32 * j * STEP_BYTES);
+        for (uint32_t block = 0; block < 2; block++) {
+            float of[2 * OF_INPUT];
+            load_floats<2 * OF_INPUT>(of_inputs + (32 * j + 8 * block) * OF_INPUT, of);
+            for (uint32_t i = 0; i < 2; i++) matmul_block<F>(w[i], x + 2 * block, scales[i], of, sums.of[j][block][i]);
+        }
+    }
+}
 
-// A thread's sums: rows x + 16 i of the tile, inputs y + 16 j.
-__device__ inline void matmul_write(const MatmulArgs& a, const MatmulTile& t, const float sums[4][2]) {
-    const uint32_t x = threadIdx.x % 16, y = threadIdx.x / 16;
-    for (uint32_t j = 0; j < 2; j++) {
-        if (y + 16 * j >= t.count) break;
-        const uint64_t slot = matmul_slot(a, t, y + 16 * j);
-        for (uint32_t i = 0; i < 4; i++) {
-            const uint32_t row = blockIdx.x * TILE_ROWS + x + 16 * i;
-            if (row >= a.rows) continue;
-            const uint64_t at = slot * a.stride + row;
-            float y = sums[i][j];
+__device__ inline void matmul_write(const MatmulArgs& a, const MatmulTile& t, uint32_t first_row,
+                                    const MatmulSums& sums) {
+    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+#pragma unroll
+    for (uint32_t i = 0; i < 4 * 2 * 2; i++) {
+        const uint32_t j = i / 4, block = i / 2 % 2, which = i % 2, first = 16 * (2 * j + warp % 2) + 8 * block;
+        for (uint32_t e = 0; e < 4; e++) {
+            const uint32_t input = first + lane % 4 * 2 + e % 2;
+            const uint32_t row = first_row + warp / 2 * 32 + 16 * which + lane / 4 + e / 2 * 8;
+            if (input >= t.count || row >= a.rows) continue;
+            const uint64_t at = (uint64_t)matmul_slot(a, t, input) * a.stride + row;
+            float y = sums.of[j][block][which][e];
             if (a.bias) y += a.bias[row];
             if (a.residual) y += a.residual[at];
             a.y[at] = y;
@@ -63,100 +245,31 @@ __device__ inline void matmul_write(const MatmulArgs& a, const MatmulTile& t, co
 }
 
 template <class F> __device__ inline void matmul(const MatmulArgs& a) {
-    __shared__ uint32_t weights[TILE_ROWS][ROW_WORDS];
-    __shared__ float weight_d[TILE_ROWS][RUNS][2], weight_m[TILE_ROWS][RUNS][2];
-    __shared__ uint32_t inputs[TILE_INPUTS][ROW_WORDS];
-    __shared__ Scale input_scales[TILE_INPUTS][RUNS];
-
-    constexpr uint32_t BLOCK_RUNS = F::LEN / 32, PER_BLOCK = BLOCK_RUNS / F::SUBS, STEP_UNITS = RUNS / F::SUBS;
+    const uint32_t tile = blockDim.x / 2, first_row = blockIdx.x * tile, runs = a.cols / 32;
     const uint64_t row_bytes = (uint64_t)(a.cols / F::LEN) * F::BYTES;
-    const MatmulTile t = matmul_tile(a, row_bytes);
+    const MatmulTile t = matmul_tile(a, row_bytes, tile);
     if (t.count == 0) return;
-    const uint32_t runs = a.cols / 32, x = threadIdx.x % 16, y = threadIdx.x / 16;
-    const uint32_t first_row = blockIdx.x * TILE_ROWS;
-
-    float sums[4][2] = {};
-    for (uint32_t from = 0; from < runs; from += RUNS) {
-        for (uint32_t task = threadIdx.x; task < TILE_ROWS * STEP_UNITS; task += MATMUL_THREADS) {
-            const uint32_t row = task / STEP_UNITS, step = from / F::SUBS + task % STEP_UNITS;
-            const uint32_t block = step / PER_BLOCK, unit = step % PER_BLOCK;
-            Sub w[F::SUBS] = {};
-            if (first_row + row < a.rows && block * BLOCK_RUNS + F::sub(unit, 0) < runs) {
-                F::unpack(t.weight + (first_row + row) * row_bytes + (uint64_t)block * F::BYTES, unit, w);
-            }
-            for (int i = 0; i < F::SUBS; i++) {
-                const uint32_t run = block * BLOCK_RUNS + F::sub(unit, i) - from;
-                for (int k = 0; k < 8; k++) weights[row][run * 8 + k] = w[i].q[k];
-                for (int k = 0; k < 2; k++) weight_d[row][run][k] = w[i].d[k], weight_m[row][run][k] = w[i].m[k];
-            }
+    Carrier<F> carrier(a, t, first_row, row_bytes);
+    MatmulSums sums = {};
+    carrier.begin(Stage<F>::at(0), 0);
+    carrier.end(Stage<F>::at(0), 0);
+    __syncthreads();
+    for (uint32_t from = 0, which = 0; from < runs; from += RUNS, which ^= 1) {
+        const Stage<F> now = Stage<F>::at(which), next = Stage<F>::at(which ^ 1);
+        const bool more = from + RUNS < runs;
+        if (more) carrier.begin(next, from + RUNS);
+        // More than three quarters of the largest tile cost what the whole does, without a branch; with two scales to a
+        // run that takes more registers than there are.
+#pragma unroll 1
+        for (uint32_t run = 0; run < RUNS; run++) {
+            if (F::SCALES == 1 && t.count > 96) matmul_run<F, true>(now, run, t.count, sums);
+            else matmul_run<F, false>(now, run, t.count, sums);
         }
-        // Eight threads for each of the inputs, half a run each.
-        const uint32_t input = threadIdx.x / 8, half = threadIdx.x % 8, run = half / 2;
-        uint4 words = {0, 0, 0, 0};
-        Scale scale = {0.0f, 0};
-        if (input < t.count && from + run < runs) {
-            const uint64_t at = (uint64_t)matmul_input(a, matmul_slot(a, t, input)) * runs + from + run;
-            words = ((const uint4*)a.q)[at * 2 + half % 2];
-            scale = load_scale(a.scales + at);
-        }
-        uint32_t* to = &inputs[input][half * 4];
-        to[0] = words.x, to[1] = words.y, to[2] = words.z, to[3] = words.w;
-        if (half % 2 == 0) input_scales[input][run] = scale;
-        __syncthreads();
-        for (uint32_t r = 0; r < RUNS; r++) {
-            for (uint32_t i = 0; i < 4; i++) {
-                Sub w;
-                for (int k = 0; k < 8; k++) w.q[k] = weights[x + 16 * i][r * 8 + k];
-                for (int k = 0; k < 2; k++) w.d[k] = weight_d[x + 16 * i][r][k], w.m[k] = weight_m[x + 16 * i][r][k];
-                for (uint32_t j = 0; j < 2; j++) {
-                    sums[i][j] += dot<F>(w, &inputs[y + 16 * j][r * 8], input_scales[y + 16 * j][r]);
-                }
-            }
-        }
+        if (more) carrier.end(next, from + RUNS);
         __syncthreads();
     }
-    matmul_write(a, t, sums);
-}
-
-template <class F> __device__ inline void matmul_float(const MatmulArgs& a) {
-    constexpr uint32_t STEP = 32;
-    __shared__ float weights[TILE_ROWS][STEP + 1];
-    __shared__ float inputs[TILE_INPUTS][STEP + 1];
-    const uint64_t row_bytes = (uint64_t)a.cols * F::BYTES;
-    const MatmulTile t = matmul_tile(a, row_bytes);
-    if (t.count == 0) return;
-    const uint32_t x = threadIdx.x % 16, y = threadIdx.x / 16;
-    const uint32_t first_row = blockIdx.x * TILE_ROWS, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-
-    float sums[4][2] = {};
-    for (uint32_t from = 0; from < a.cols; from += STEP) {
-        const bool inside = from + lane < a.cols;
-        for (uint32_t row = warp; row < TILE_ROWS; row += MATMUL_THREADS / WARP) {
-            const bool there = inside && first_row + row < a.rows;
-            weights[row][lane] = there ? F::at(t.weight + (first_row + row) * row_bytes, from + lane) : 0.0f;
-        }
-        for (uint32_t input = warp; input < TILE_INPUTS; input += MATMUL_THREADS / WARP) {
-            float v = 0.0f;
-            if (inside && input < t.count) {
-                v = a.x[(uint64_t)matmul_input(a, matmul_slot(a, t, input)) * a.cols + from + lane];
-            }
-            inputs[input][lane] = v;
-        }
-        __syncthreads();
-        for (uint32_t c = 0; c < STEP; c++) {
-            for (uint32_t i = 0; i < 4; i++) {
-                for (uint32_t j = 0; j < 2; j++) {
-                    sums[i][j] = fmaf(weights[x + 16 * i][c], inputs[y + 16 * j][c], sums[i][j]);
-                }
-            }
-        }
-        __syncthreads();
-    }
-    matmul_write(a, t, sums);
+    matmul_write(a, t, first_row, sums);
 }
 
 #define MATMUL(TYPE, stem)                                                                                            \
-    KERNEL(matmul_##stem, MatmulArgs, MATMUL_THREADS) { matmul<TYPE>(a); }
-
-#define MATMUL_FLOAT(TYPE, stem)                                                                                      \
-    KERNEL(matmul_##stem, MatmulArgs, MATMUL_THREADS) { matmul_float<TYPE>(a); }
+    KERNEL(matmul_##stem, MatmulArgs, 256) { matmul<TYPE>(a); }

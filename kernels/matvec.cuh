@@ -32,16 +32,14 @@ __device__ inline MatvecRow matvec_row(const MatvecArgs& a, uint64_t row_bytes) 
 template <class F, int N> struct Integers {
     static __device__ uint64_t row_bytes(uint32_t cols) { return (uint64_t)(cols / F::LEN) * F::BYTES; }
     static __device__ void sums(const MatvecArgs& a, const uint8_t* weight, uint32_t input, float* sums) {
-        constexpr uint32_t PER_BLOCK = F::LEN / 32 / F::SUBS;
         const uint32_t runs = a.cols / 32;
         const uint4* q = (const uint4*)a.q + (uint64_t)input * runs * 2;
         const Scale* scales = a.scales + (uint64_t)input * runs;
         for (uint32_t step = threadIdx.x % WARP; step < runs / F::SUBS; step += WARP) {
-            const uint32_t block = step / PER_BLOCK, unit = step % PER_BLOCK;
             Sub w[F::SUBS];
-            F::unpack(weight + (uint64_t)block * F::BYTES, unit, w);
+            F::unpack(Steps<F>::load(weight, step), Steps<F>::unit(step), w);
             for (int i = 0; i < F::SUBS; i++) {
-                const uint32_t run = block * (F::LEN / 32) + F::sub(unit, i);
+                const uint32_t run = Steps<F>::run(step, i);
                 for (uint32_t j = 0; j < N; j++) {
                     if (j >= a.n) break;
                     const uint64_t at = (uint64_t)j * runs + run;

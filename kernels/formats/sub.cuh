@@ -1,9 +1,11 @@
 // What a format tells the kernels: how 32 consecutive elements of a row become integers under one or two scales.
 //
-// A format is a struct with LEN elements and BYTES bytes of a block; ALIGN, to which a block's address is a multiple
-// of at least (rows are whole blocks, and a weight begins at a multiple of 256); SUBS, how many runs of 32 elements one
-// step unpacks (those that share bytes); SCALES, 1 or 2 to a run; MIN, whether elements have an offset. `sub(unit, i)`
-// says which run of the block is the i-th of step `unit`, `unpack` unpacks them. The layouts are those of `src/quant`.
+// A format is a struct with LEN elements and BYTES bytes of a block; SUBS, how many runs of 32 elements one step unpacks
+// (those that share bytes); SCALES, 1 or 2 to a run; MIN, whether elements have an offset; OFFSET, which is not zero
+// where that is always d times -OFFSET. `sub(unit, i)` says which run of the block is the i-th of step `unit`, `load`
+// loads what a step needs, as a `Raw`, and `unpack` unpacks it: apart, so that a kernel can load early. Rows are whole
+// blocks and a weight begins at a multiple of 256, which says how a block is aligned. The layouts are those of
+// `src/quant`.
 #pragma once
 
 #include "../common.cuh"
@@ -15,11 +17,12 @@ struct Sub {
     float d[2], m[2];
 };
 
-// 16 bytes of nibbles: elements 0 to 15 are the low ones, 16 to 31 the high ones.
-__device__ inline void nibbles(const uint32_t* w, Sub& s) {
+// 16 bytes of nibbles, from word `first` on: elements 0 to 15 are the low ones, 16 to 31 the high ones.
+template <class W> __device__ inline void nibbles(const W& w, int first, Sub& s) {
     for (int i = 0; i < 4; i++) {
-        s.q[i] = w[i] & 0x0f0f0f0f;
-        s.q[i + 4] = (w[i] >> 4) & 0x0f0f0f0f;
+        const uint32_t word = w[first + i];
+        s.q[i] = word & 0x0f0f0f0f;
+        s.q[i + 4] = (word >> 4) & 0x0f0f0f0f;
     }
 }
 
@@ -47,6 +50,17 @@ __device__ inline void look_up(const uint32_t* book, uint32_t w, uint32_t& low, 
 }
 
 // 16 bytes of nibbles that are indices of a codebook, as in `nibbles`.
-__device__ inline void look_up_all(const uint32_t* book, const uint32_t* w, Sub& s) {
-    for (int i = 0; i < 4; i++) look_up(book, w[i], s.q[i], s.q[i + 4]);
+template <class W> __device__ inline void look_up_all(const uint32_t* book, const W& w, int first, Sub& s) {
+    for (int i = 0; i < 4; i++) look_up(book, w[first + i], s.q[i], s.q[i + 4]);
 }
+
+// The steps of a row that begins at `row`, counted over its blocks.
+template <class F> struct Steps {
+    static constexpr uint32_t RUNS = F::LEN / 32, PER_BLOCK = RUNS / F::SUBS;
+    static __device__ int unit(uint32_t step) { return (int)(step % PER_BLOCK); }
+    // The run of the row that is the i-th of a step.
+    static __device__ uint32_t run(uint32_t step, int i) { return step / PER_BLOCK * RUNS + F::sub(unit(step), i); }
+    static __device__ typename F::Raw load(const uint8_t* row, uint32_t step) {
+        return F::load(row + (uint64_t)(step / PER_BLOCK) * F::BYTES, unit(step));
+    }
+};

@@ -22,14 +22,19 @@ struct uint3 { uint32_t x, y, z; };
 
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 
+constexpr uint32_t AIR_WORDS = 8;
+
 extern "C" {
 // Of the fiber that runs.
 extern uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 // Waits for all threads of the block.
 void air_barrier();
-// Gives a value and waits for the lanes of `mask`; the values of those lanes, by lane.
-const uint32_t* air_exchange(uint32_t mask, uint32_t value);
+// Gives up to `AIR_WORDS` words and waits for the lanes of `mask`; the words of those lanes, `AIR_WORDS` for each lane.
+const uint32_t* air_exchange(uint32_t mask, const uint32_t* words, uint32_t count);
+// Copies 16 bytes, or zeros, when the thread next calls `air_copies_done`; until then what is there is overwritten.
+void air_copy_16(void* to, const void* from, bool there);
+void air_copies_done();
 // Ends the launch with a message.
 [[noreturn]] void air_fail(const char* message);
 uint8_t* air_dynamic_shared();
@@ -51,8 +56,8 @@ template <class T> inline T air_shuffle(uint32_t mask, T x, uint32_t from) {
     if (from >= 32 || !(mask >> from & 1)) air_fail("a shuffle reads a lane that its mask does not name");
     uint32_t bits;
     memcpy(&bits, &x, 4);
-    const uint32_t* all = air_exchange(mask, bits);
-    memcpy(&x, &all[from], 4);
+    const uint32_t* all = air_exchange(mask, &bits, 1);
+    memcpy(&x, &all[from * AIR_WORDS], 4);
     return x;
 }
 
@@ -63,9 +68,12 @@ template <class T> inline T __shfl_xor_sync(uint32_t mask, T x, int lanes) {
 template <class T> inline T __shfl_sync(uint32_t mask, T x, uint32_t lane) { return air_shuffle(mask, x, lane % 32); }
 
 inline uint32_t __ballot_sync(uint32_t mask, bool vote) {
-    const uint32_t* all = air_exchange(mask, vote);
+    const uint32_t mine = vote;
+    const uint32_t* all = air_exchange(mask, &mine, 1);
     uint32_t votes = 0;
-    for (uint32_t lane = 0; lane < 32; lane++) votes |= (mask >> lane & 1 && all[lane]) ? 1u << lane : 0;
+    for (uint32_t lane = 0; lane < 32; lane++) {
+        votes |= (mask >> lane & 1 && all[lane * AIR_WORDS]) ? 1u << lane : 0;
+    }
     return votes;
 }
 
@@ -115,3 +123,5 @@ inline uint16_t float_to_half(float x) {
     memcpy(&h, &f, 2);
     return h;
 }
+
+#include "matrix_host.h"

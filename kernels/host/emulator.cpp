@@ -3,7 +3,8 @@
 // A fiber runs until it waits for others or returns. A shuffle or a vote completes when all lanes of its mask have come
 // to one with the same mask; a barrier when all threads of the block have come to it. If nothing can go on and a
 // thread is left, the kernel diverges: that is reported, with who waits where, and the launch fails. Warps and lanes
-// run in ascending or descending order, by `order`, so that a missing barrier shows whichever way the data go.
+// run in ascending or descending order, by `order`, so that a missing barrier shows whichever way the data go. Copies
+// that a thread begins arrive when it waits for them, and no earlier.
 //
 // The address sanitizer is told of every change of stacks. Fibers change with a few instructions on x86-64 and by
 // `swapcontext` elsewhere (or with AIR_UCONTEXT).
@@ -33,7 +34,7 @@ uint3 threadIdx, blockIdx, blockDim, gridDim;
 namespace {
 
 constexpr size_t STACK = 512 << 10;
-constexpr uint32_t MOST_THREADS = 1024, WARP = 32;
+constexpr uint32_t MOST_THREADS = 1024, WARP = 32, MOST_COPIES = 64;
 
 // A stack to run on, and where it stands when it does not run.
 struct Context {
@@ -75,15 +76,24 @@ extern "C" void air_switch(void** from, void* to);
 
 enum State { READY, IN_BARRIER, IN_EXCHANGE, DONE };
 
+struct Copy {
+    void* to;
+    const void* from;
+    bool there;
+};
+
 struct Fiber {
     Context context;
     State state;
-    uint32_t mask, value;
+    uint32_t mask, words[AIR_WORDS];
+    // Copies that have begun.
+    uint32_t copies;
+    Copy copy[MOST_COPIES];
 };
 
 struct Warp {
     // Of the last exchange of each lane's group.
-    uint32_t values[WARP];
+    uint32_t words[WARP * AIR_WORDS];
 };
 
 Fiber fibers[MOST_THREADS];
@@ -131,6 +141,7 @@ void prepare(Fiber& f) {
     }
     c.fake = nullptr;
     f.state = READY;
+    f.copies = 0;
 #if ASAN
     // The thread before left from inside `enter`, whose frame is at the top.
     __asan_unpoison_memory_region(c.stack + STACK - 1024, 1024);
@@ -176,7 +187,7 @@ bool exchange(uint32_t warp) {
         if (!all) continue;
         for (uint32_t i = 0; i < WARP; i++) {
             if (!(mask >> i & 1)) continue;
-            warps[warp].values[i] = lanes[i].value;
+            memcpy(warps[warp].words + i * AIR_WORDS, lanes[i].words, sizeof lanes[i].words);
             lanes[i].state = READY;
         }
         any = true;
@@ -229,13 +240,29 @@ extern "C" {
 
 void air_barrier() { leave(IN_BARRIER); }
 
-const uint32_t* air_exchange(uint32_t mask, uint32_t value) {
+const uint32_t* air_exchange(uint32_t mask, const uint32_t* words, uint32_t count) {
     Fiber& f = fibers[running];
     if (!(mask >> (running % WARP) & 1)) air_fail("a lane takes part in a shuffle or vote whose mask does not name it");
     f.mask = mask;
-    f.value = value;
+    memcpy(f.words, words, count * sizeof *words);
     leave(IN_EXCHANGE);
-    return warps[running / WARP].values;
+    return warps[running / WARP].words;
+}
+
+void air_copy_16(void* to, const void* from, bool there) {
+    Fiber& f = fibers[running];
+    if (f.copies == MOST_COPIES) air_fail("more copies have begun than the emulator keeps");
+    f.copy[f.copies++] = {to, from, there};
+    memset(to, 0xff, 16);
+}
+
+void air_copies_done() {
+    Fiber& f = fibers[running];
+    for (uint32_t i = 0; i < f.copies; i++) {
+        if (f.copy[i].there) memcpy(f.copy[i].to, f.copy[i].from, 16);
+        if (!f.copy[i].there) memset(f.copy[i].to, 0, 16);
+    }
+    f.copies = 0;
 }
 
 void air_fail(const char* message) {

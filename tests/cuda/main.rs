@@ -12,6 +12,7 @@ mod build;
 mod case;
 mod device;
 mod faults;
+mod matrices;
 mod models;
 #[path = "../common/npy.rs"]
 mod npy;
@@ -39,9 +40,12 @@ const TESTS: &[Test] = tests![
     faults::fibers_change_by_the_system_too,
     faults::a_lost_device_is_an_error,
     faults::memory_is_given_back,
+    matrices::products_of_bytes,
+    matrices::matrices_from_shared_memory,
     ops::embeddings,
     ops::products_of_every_format,
     ops::products_of_any_number_of_rows,
+    ops::products_by_tiles_of_any_size,
     ops::extreme_integers,
     ops::odd_activations,
     ops::norms,

@@ -71,12 +71,25 @@ pub fn products_of_any_number_of_rows() {
     }
 }
 
+/// Tiles of every size, whole ones and the rest of one: and what a sum is does not depend on the tile.
+pub fn products_by_tiles_of_any_size() {
+    let mut rng = Random(22);
+    for format in FORMATS.iter().filter(|f| f.block_len > 1) {
+        let case = mat_mul(format.kind, 131, format.block_len.max(160), 133, true, &mut rng);
+        case.check_in(&[131], format.name, product_tolerance(format));
+        let whole = case.cuda(131, false);
+        for rows in [20, 50] {
+            assert_bits(&case.cuda(rows, false), &whole, &format!("{}, {rows} rows at a time", format.name));
+        }
+    }
+}
+
 /// A block's sums stay exact where all integers and all activations are as large as they can be.
 pub fn extreme_integers() {
     let mut rng = Random(3);
     for format in FORMATS.iter().filter(|f| f.block_len > 1) {
         for byte in [0x00, 0x80, 0x7f, 0xff] {
-            let mut case = mat_mul(format.kind, 2, format.block_len * 2, 16, false, &mut rng);
+            let mut case = mat_mul(format.kind, 10, format.block_len * 2, 16, false, &mut rng);
             for block in case.tensors[0].bytes.chunks_exact_mut(format.block_bytes) {
                 let kept: Vec<(usize, u8)> =
                     scales(format.kind).iter().flat_map(|&s| [(s, block[s]), (s + 1, block[s + 1])]).collect();

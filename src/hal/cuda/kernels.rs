@@ -118,8 +118,8 @@ layouts! {
 /// Rows of activations up to which a product reads the weights once, by `matvec`.
 pub(super) const FEW_ROWS: usize = 8;
 
-/// Inputs of a tile of `matmul`.
-pub(super) const TILE_INPUTS: u32 = 32;
+/// Inputs of a tile of `matmul`, at least and at most.
+pub(super) const TILE_INPUTS: [u32; 2] = [32, 128];
 
 /// The kernels of a family, in the order of `Kind`.
 macro_rules! by_format {
@@ -259,9 +259,40 @@ pub(super) fn matvec(d: &mut dyn Driver, kind: Kind, args: &MatvecArgs, slots: u
     launch(d, family[kind as usize], [args.rows.div_ceil(4), slots, 1], 128, args)
 }
 
-/// A product with many rows: `tiles` tiles of them.
-pub(super) fn matmul(d: &mut dyn Driver, kind: Kind, args: &MatmulArgs, tiles: u32) -> Result<()> {
-    launch(d, MATMUL[kind as usize], [args.rows.div_ceil(64), tiles, 1], 256, args)
+/// How many inputs a tile of `matmul` has best, of about `n` with one matrix of `rows` rows: few for few, and few where
+/// larger tiles would not give each of `multiprocessors` one.
+pub(super) fn tile_inputs(kind: Kind, rows: u32, n: u32, multiprocessors: u32) -> u32 {
+    let [least, most] = TILE_INPUTS;
+    let mut tile = if is_plain(kind) { least } else { most };
+    while tile > least && (n <= tile / 2 || rows.div_ceil(tile) * n.div_ceil(tile) < multiprocessors) {
+        tile /= 2;
+    }
+    tile
+}
+
+fn is_plain(kind: Kind) -> bool {
+    kind.format().block_len == 1
+}
+
+/// A product with many rows: `tiles` tiles of `tile` of them.
+pub(super) fn matmul(d: &mut dyn Driver, kind: Kind, args: &MatmulArgs, tile: u32, tiles: u32) -> Result<()> {
+    if is_plain(kind) {
+        return launch(d, MATMUL[kind as usize], [args.rows.div_ceil(64), tiles, 1], 256, args);
+    }
+    let blocks = [args.rows.div_ceil(tile), tiles, 1];
+    launch_with(d, MATMUL[kind as usize], blocks, 2 * tile, matmul_shared(kind, tile), args)
+}
+
+/// Bytes of shared memory of `matmul` (`Stage` in `kernels/matmul.cuh`): two halves of weights, inputs, and four runs
+/// of floats beside both.
+fn matmul_shared(kind: Kind, tile: u32) -> u32 {
+    let floats = match kind {
+        Kind::Q4_1 | Kind::Q5_1 | Kind::Q4_K | Kind::Q5_K => 4,
+        Kind::Q3_K | Kind::Q6_K => 3,
+        Kind::Q2_K => 8,
+        _ => 2,
+    };
+    2 * (2 * tile * 128 + 4 * (tile + 8) * 4 * floats)
 }
 
 /// Slots of each of `experts` experts.

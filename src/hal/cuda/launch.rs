@@ -63,13 +63,14 @@ pub(super) struct Launch<'a> {
     pub(super) state: &'a [Pages],
     pub(super) frequencies: &'a mut Vec<(Rope, Option<WeightId>, Buffer)>,
     pub(super) shared: u32,
+    pub(super) multiprocessors: u32,
     pub(super) bindings: &'a Bindings,
     pub(super) batch: &'a Batch<'a>,
     pub(super) outputs: usize,
     /// The value whose eight bits are in `values.quants`.
     pub(super) quantised: Option<ValueId>,
-    /// The experts by which `values.order` is sorted.
-    pub(super) sorted: Option<ValueId>,
+    /// The experts by which `values.order` is sorted, and the size of the tiles in `values.tiles`.
+    pub(super) sorted: Option<(ValueId, u32)>,
 }
 
 /// Runs a program on all rows of a batch.
@@ -94,6 +95,7 @@ pub(super) fn run(cuda: &mut Cuda, program: ProgramId, bindings: &Bindings, batc
         state,
         frequencies: &mut cuda.frequencies,
         shared: cuda.properties.shared,
+        multiprocessors: cuda.properties.multiprocessors,
         bindings,
         batch,
         outputs: batch.outputs(),

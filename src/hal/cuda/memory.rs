@@ -104,7 +104,7 @@ impl Needs {
     fn bytes(self, limits: Limits) -> [u64; 8] {
         let rows = limits.rows as u64;
         let of = |elements: usize, bytes: u64| rows.saturating_mul(elements as u64).saturating_mul(bytes);
-        let tiles = (rows * self.slots as u64).div_ceil(super::kernels::TILE_INPUTS.into()) + self.experts as u64;
+        let tiles = (rows * self.slots as u64).div_ceil(super::kernels::TILE_INPUTS[0].into()) + self.experts as u64;
         [
             of(self.arena, 4),
             of(self.looked_up, 4),

@@ -4,7 +4,7 @@
 //! part is a range of its columns, so parts know nothing of each other.
 
 use super::driver::Address;
-use super::kernels::{self, FEW_ROWS, MatmulArgs, MatvecArgs, TILE_INPUTS};
+use super::kernels::{self, FEW_ROWS, MatmulArgs, MatvecArgs, tile_inputs};
 use super::launch::Launch;
 use super::misfit;
 use super::weights::From;
@@ -121,7 +121,8 @@ impl Launch<'_> {
                     stride,
                     unused,
                 };
-                kernels::matmul(self.d, kind, &args, n.div_ceil(TILE_INPUTS))?;
+                let tile = tile_inputs(kind, rows, n, self.multiprocessors);
+                kernels::matmul(self.d, kind, &args, tile, n.div_ceil(tile))?;
             }
             here.map_or(Ok(()), |here| self.ring.used(self.d, here))?;
         }
@@ -152,18 +153,18 @@ impl Launch<'_> {
             return kernels::matvec(self.d, kind, &args, slots);
         }
         let (counts, order, tiles) = (self.values.counts.at, self.values.order.at, self.values.tiles.at);
-        let most_tiles = slots.div_ceil(TILE_INPUTS) + experts;
-        if self.sorted != Some(ids) {
+        let tile = tile_inputs(kind, rows, slots.div_ceil(experts), self.multiprocessors.div_ceil(experts));
+        let most_tiles = slots.div_ceil(tile) + experts;
+        if self.sorted != Some((ids, tile)) {
             let count = kernels::ExpertCountArgs { ids: chosen, counts, slots, unused: 0 };
             kernels::expert_count(self.d, &count, experts)?;
-            let tile = TILE_INPUTS;
             let args = kernels::ExpertPlaceArgs { ids: chosen, counts, order, tiles, slots, experts, most_tiles, tile };
             kernels::expert_place(self.d, &args)?;
-            self.sorted = Some(ids);
+            self.sorted = Some((ids, tile));
         }
         let n = slots;
         let args =
             MatmulArgs { weight, x, q, scales, bias, residual, tiles, order, y, cols, rows, n, share, stride, unused };
-        kernels::matmul(self.d, kind, &args, most_tiles)
+        kernels::matmul(self.d, kind, &args, tile, most_tiles)
     }
 }

@@ -1,0 +1,58 @@
+// Products of small matrices by a warp, for a host compiler (`intrinsics.cuh` says what a lane holds of each).
+//
+// Each lane gives its words of a and b, waits for the others, and computes its own four elements of d: element (r, c)
+// of a product needs row r of a, which is with the four lanes 4 (r % 8) to 4 (r % 8) + 3, and column c of b, which is
+// with lanes 4 c to 4 c + 3. `tests/cuda/matrices.rs` compares these with plain products of whole matrices, which it
+// cuts up by the formulas of the PTX document; so nothing here can agree with a kernel's mistake alone.
+#pragma once
+
+// Sum of the products of four bytes.
+inline int air_dot4(uint32_t a, uint32_t b) {
+    int sum = 0;
+    for (int i = 0; i < 4; i++) sum += (int8_t)(a >> (8 * i)) * (int8_t)(b >> (8 * i));
+    return sum;
+}
+
+// d[0], d[1] are of the lane's own row g, d[2], d[3] of g + 8, whose words are the odd ones of a. PARTS is how often
+// the four lanes of a row hold four bytes of it.
+template <int PARTS> inline void air_mma_s8(int* d, const uint32_t* a, const uint32_t* b, const int* c) {
+    uint32_t words[3 * PARTS];
+    for (int i = 0; i < 2 * PARTS; i++) words[i] = a[i];
+    for (int i = 0; i < PARTS; i++) words[2 * PARTS + i] = b[i];
+    const uint32_t* all = air_exchange(0xffffffffu, words, 3 * PARTS);
+    const uint32_t lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
+    for (uint32_t e = 0; e < 4; e++) {
+        uint32_t sum = (uint32_t)c[e];
+        for (uint32_t t = 0; t < 4; t++) {
+            const uint32_t* of_a = all + (4 * row + t) * AIR_WORDS;
+            const uint32_t* of_b = all + (4 * (column + e % 2) + t) * AIR_WORDS;
+            for (int p = 0; p < PARTS; p++) {
+                sum += (uint32_t)air_dot4(of_a[2 * p + e / 2], of_b[2 * PARTS + p]);
+            }
+        }
+        d[e] = (int)sum;
+    }
+}
+
+inline void mma_s8_32(int* d, const uint32_t* a, const uint32_t* b, const int* c) { air_mma_s8<2>(d, a, b, c); }
+inline void mma_s8_16(int* d, const uint32_t* a, const uint32_t* b, const int* c) { air_mma_s8<1>(d, a, b, c); }
+
+inline void load_matrices(uint32_t* out, const void* row) {
+    uint32_t words[2];
+    if ((uintptr_t)row % 16) air_fail("a matrix's row in shared memory is not aligned to 16 bytes");
+    memcpy(words, &row, 8);
+    const uint32_t* all = air_exchange(0xffffffffu, words, 2);
+    const uint32_t lane = threadIdx.x % 32;
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t* from;
+        memcpy(&from, all + (8 * i + lane / 4) * AIR_WORDS, 8);
+        out[i] = from[lane % 4];
+    }
+}
+
+inline void copy_16(void* to, const void* from, bool there) {
+    if (((uintptr_t)to | (uintptr_t)from) % 16) air_fail("a copy is not aligned to 16 bytes");
+    air_copy_16(to, from, there);
+}
+
+inline void copies_done() { air_copies_done(); }

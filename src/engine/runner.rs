@@ -11,7 +11,7 @@ use super::foresight::{Foresight, Guesses};
 use super::pass::{BoundStage, Pass, Watch};
 use super::residence::Residence;
 use crate::error::Result;
-use crate::hal::{Backend, Bindings, KvLayout, ProgramId, Row, WeightId};
+use crate::hal::{Backend, Bindings, KvLayout, Launched, ProgramId, Row, WeightId};
 use crate::kv::{Kv, SeqId};
 use crate::lower::{LOGITS, Lowered, RESIDUAL};
 use crate::plan::Given;
@@ -112,6 +112,14 @@ impl Runner {
     /// The backend's own words, and what of the weights it does not keep.
     pub fn description(&self) -> String {
         self.backend.description() + &self.residence.words()
+    }
+
+    /// The kernels that ran since the last call, if they were watched; `on` says whether to watch from now on.
+    ///
+    /// # Errors
+    /// `Unsupported` where no GPU computes; `Engine` when it is lost.
+    pub fn watch(&mut self, on: bool) -> Result<Vec<Launched>> {
+        self.backend.watch(on)
     }
 
     /// What lives where.

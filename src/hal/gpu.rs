@@ -69,6 +69,19 @@ impl Gpus {
     }
 }
 
+/// What a GPU was measured to give.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GpuLimits {
+    /// Bytes per second of copies within its memory: those that are read and those that are written.
+    pub copy: f64,
+    /// Bytes per second from pinned memory of the host.
+    pub up: f64,
+    /// Bytes per second to it.
+    pub down: f64,
+    /// Seconds of a kernel that does nothing, in a row of them.
+    pub launch: f64,
+}
+
 /// A library of NVIDIA's beside the driver, which air loads while it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Library {
@@ -115,6 +128,24 @@ pub fn libraries(gpu: bool) -> Vec<Library> {
 #[cfg(not(feature = "cuda"))]
 pub fn libraries(_: bool) -> Vec<Library> {
     vec![]
+}
+
+/// What the GPU with this index gives, or the one that `open_gpu` takes.
+///
+/// # Errors
+/// Why it cannot be measured, in words.
+#[cfg(feature = "cuda")]
+pub fn gpu_limits(wanted: Option<u32>) -> Result<GpuLimits, String> {
+    super::cuda::limits(gpus()?.choose(wanted)?.index).map_err(|e| e.to_string())
+}
+
+/// There is none to measure.
+///
+/// # Errors
+/// Always: this program was built without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub fn gpu_limits(_: Option<u32>) -> Result<GpuLimits, String> {
+    Err(ABSENT.into())
 }
 
 /// There is none to list.

@@ -17,10 +17,10 @@ mod gpu;
 pub mod probe;
 mod supply;
 
-pub use gpu::{Found, Gpu, Gpus, Library, gpus, libraries, open_gpu};
+pub use gpu::{Found, Gpu, GpuLimits, Gpus, Library, gpu_limits, gpus, libraries, open_gpu};
 pub use supply::{Home, LOANS, Loan, Panel, Pinner, Supply, Wanted};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::{Carry, CarryId, Program};
 use crate::quant::Format;
 use std::sync::Arc;
@@ -57,6 +57,17 @@ pub struct WeightId(pub u32);
 /// A compiled program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProgramId(pub u32);
+
+/// A kernel that ran on a device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Launched {
+    /// Its name.
+    pub kernel: &'static str,
+    /// How long it took, on the device's clock.
+    pub seconds: f64,
+    /// Bytes of weights that it read, where its arguments say so.
+    pub bytes: Option<u64>,
+}
 
 /// What a launch binds to the program's slots.
 #[derive(Debug, Clone, PartialEq)]
@@ -225,4 +236,13 @@ pub trait Backend: Send {
     /// Says that nobody needs what is in some pages of a group (ascending), so that their memory may go back to the
     /// system until they are written again.
     fn forget_pages(&mut self, group: usize, pages: &[u32]);
+
+    /// The kernels that ran since the last call, if they were watched; `on` says whether to watch from now on.
+    ///
+    /// # Errors
+    /// `Unsupported` where nothing is launched on a device of its own; `Engine` when it is lost.
+    fn watch(&mut self, _on: bool) -> Result<Vec<Launched>> {
+        let what = format!("a list of kernels of {}", self.description());
+        Err(Error::Unsupported { what, instead: "GPUs have one: use --device cuda".into() })
+    }
 }

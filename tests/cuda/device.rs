@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 type Call = unsafe extern "C" fn(*const c_void);
 type Emulate = unsafe extern "C" fn(Call, *const u32, u32, u32, u32, *const c_void) -> *const c_char;
@@ -96,6 +97,7 @@ pub struct Device {
     records: u64,
     happened: HashSet<u64>,
     failed: Option<Error>,
+    stamps: Vec<Instant>,
 }
 
 /// What waits for its turn.
@@ -106,6 +108,7 @@ enum Work {
     Copy { from: Address, to: Address, bytes: u64 },
     Record(u64),
     Await(u64),
+    Stamp,
 }
 
 /// A panel that is brought.
@@ -131,6 +134,7 @@ impl Device {
             records: 0,
             happened: HashSet::from([0]),
             failed: None,
+            stamps: vec![],
         }
     }
 
@@ -162,6 +166,7 @@ impl Device {
             },
             Work::Record(record) => _ = self.happened.insert(record),
             Work::Await(_) => {}
+            Work::Stamp => self.stamps.push(Instant::now()),
         }
         true
     }
@@ -303,6 +308,18 @@ impl Driver for Device {
         self.work.push_back(Work::Await(self.events[event.0 as usize]));
         self.go_on();
         Ok(())
+    }
+
+    fn stamp(&mut self) -> Result<()> {
+        self.work.push_back(Work::Stamp);
+        self.go_on();
+        Ok(())
+    }
+
+    fn intervals(&mut self) -> Result<Vec<f64>> {
+        self.finish()?;
+        let stamps = std::mem::take(&mut self.stamps);
+        Ok(stamps.windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect())
     }
 
     fn wait(&mut self) -> Result<()> {

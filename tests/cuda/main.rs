@@ -18,6 +18,7 @@ mod models;
 mod npy;
 mod ops;
 mod state;
+mod watch;
 
 use std::panic::catch_unwind;
 use std::time::Instant;
@@ -68,6 +69,7 @@ const TESTS: &[Test] = tests![
     models::the_demo_model,
     models::tiles_of_one_pass,
     models::weights_that_are_brought,
+    watch::launches_are_told_while_they_are_watched,
 ];
 
 fn main() {

@@ -91,7 +91,11 @@ int cuStreamSynchronize(void *stream) {
 }
 
 // An event is how far the queue was.
-int cuEventCreate(size_t **event, unsigned flags) { return *event = calloc(1, sizeof **event), flags != 2; }
+int cuEventCreate(size_t **event, unsigned flags) {
+    return *event = calloc(1, sizeof **event), flags != 2 && flags;
+}
+// Whatever lies between takes two milliseconds.
+int cuEventElapsedTime_v2(float *ms, size_t *from, size_t *to) { return *ms = 2, !from || !to; }
 int cuEventDestroy_v2(size_t *event) { return free(event), SUCCESS; }
 int cuEventRecord(size_t *event, void *stream) { return *event = asked, !is_stream(stream); }
 int cuEventSynchronize(size_t *event) {

@@ -295,3 +295,58 @@ fn a_gpu_that_is_lost_ends_the_request_with_its_error() {
     let (done, _, notes) = air(&[&DEMO[..], &["--device", "cuda"]].concat(), &[("FAKE_COMPILE", "218")]);
     assert!(!done && notes.contains("cannot compile") && notes.contains(".cu for Fake 0"), "{notes}");
 }
+
+/// Whatever the fake is asked for takes two milliseconds, between any two moments.
+#[test]
+fn the_bench_measures_the_gpu_and_lists_what_it_launched() {
+    let env = &[("FAKE_FREE", "200000000")];
+    let bench = ["bench", "--device", "cuda", "-p", "5", "-n", "4", "-r", "1", "-d", "7", "-b", "2", "--kernels"];
+    let (done, text, notes) = air(&bench, env);
+    assert!(done, "{notes}");
+    for row in ["GPU gives", "49.3 GB/s in copies", "33.6 GB/s to the GPU", "2.00 µs", "GPU's memory and launches"] {
+        assert!(text.contains(row), "{row}: {text}");
+    }
+    let (_, json, _) = air(&[&bench[..], &["--json"]].concat(), env);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let number = |path: &str| json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}: {json:#}"));
+    let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-6, "{a} {b}: {json:#}");
+    // A quarter of what is free, in whole MiB, read and written.
+    near(number("/limits/gpu/copy_gbps"), 2.0 * 47.0 * 1.048576e6 / 2e-3 / 1e9);
+    near(number("/limits/gpu/h2d_gbps"), 64.0 * 1.048576e6 / 2e-3 / 1e9);
+    near(number("/limits/gpu/d2h_gbps"), number("/limits/gpu/h2d_gbps"));
+    near(number("/limits/gpu/empty_kernel_us"), 2.0);
+    // The law of a step of two tokens.
+    let (_, info, _) = air(&["info", "--json"], &[]);
+    let info: Value = serde_json::from_str(&info).unwrap();
+    let layers = info["metadata"]["llama.block_count"].as_f64().unwrap_or_else(|| panic!("{info:#}"));
+    let bytes = number("/bytes_per_token/mem");
+    let step = 2.0 * bytes / number("/limits/gpu/copy_gbps") / 1e9 + 8.0 * layers * 2e-6;
+    near(number("/roofline/predicted_tps"), 2.0 / step);
+    near(number("/roofline/percent"), 100.0 * number("/decode_tps") / number("/roofline/predicted_tps"));
+    near(number("/roofline/percent_of_copy"), number("/decode_tps") * bytes / number("/limits/gpu/copy_gbps") / 1e7);
+    assert_eq!((&json["roofline"]["bound"], number("/kernels/steps")), (&"vram".into(), 3.0));
+
+    let list = |part: &str| json["kernels"][part].as_array().unwrap().clone();
+    for part in ["prompt", "answer"] {
+        let kernels = list(part);
+        let named = |name: &str| kernels.iter().filter(|k| k["kernel"].as_str().unwrap().starts_with(name)).count();
+        assert!(named("embed_q8_0") == 1 && named("norm_") > 0 && named("attend_f16_f16") == 1, "{kernels:#?}");
+        kernels.iter().for_each(|k| near(k["us"].as_f64().unwrap(), 2000.0 * k["calls"].as_f64().unwrap()));
+    }
+    // All weights but vectors and the embedding's rows, in each of three steps, once for both sequences.
+    let answer = list("answer");
+    let read = |prefix: &str| -> f64 {
+        let of = answer.iter().filter(|k| k["kernel"].as_str().unwrap().starts_with(prefix));
+        of.map(|k| k["bytes"].as_f64().unwrap()).sum()
+    };
+    let state = number("/bytes_per_token/state");
+    near(read("attend_"), 3.0 * 2.0 * state);
+    let weights = 2.0 * (bytes - state);
+    assert!((0.98..1.0).contains(&(read("matvec_") / 3.0 / weights)), "{} of {weights}", read("matvec_") / 3.0);
+}
+
+#[test]
+fn kernels_are_listed_of_gpus_only() {
+    let (done, _, notes) = air(&["bench", "--device", "cpu", "-p", "2", "-n", "2", "-r", "1", "--kernels"], &[]);
+    assert!(!done && notes.contains("a list of kernels of cpu") && notes.contains("use --device cuda"), "{notes}");
+}

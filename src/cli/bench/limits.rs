@@ -5,10 +5,12 @@
 
 use super::work::Numbers;
 use crate::cli::{human, output};
+use crate::config::Device;
 use crate::engine::{available_memory, cores};
 use crate::error::{Error, Result};
 use crate::format::Catalogue;
 use crate::hal::probe::{self, Arithmetic};
+use crate::hal::{GpuLimits, gpu_limits};
 use crate::io::{self, Drive};
 use serde_json::{Value, json};
 
@@ -23,7 +25,12 @@ pub struct Limits {
     pub drive: Option<Drive>,
     /// Bytes of the processor's largest cache.
     pub cache: Option<u64>,
+    /// The GPU that ran the model.
+    pub gpu: Option<GpuLimits>,
 }
+
+/// What no kernel of air shows alone.
+const UNMEASURED: &str = "peaks of int8 and float16 in the tensor cores";
 
 impl Limits {
     /// The memory alone, with the threads that run the model, in so many bytes of it.
@@ -57,18 +64,21 @@ impl Limits {
         counts.extend([cores(), threads]);
         counts.sort_unstable();
         counts.dedup();
-        let largest = catalogue.sources.iter().max_by_key(|s| s.len());
-        let drive = largest.map_or(Ok(None), |s| io::probe(s, &io::Options::default(), true));
         let arithmetic = probe::arithmetic(batch);
         Limits {
             memory: memory(&counts, available_memory()),
             arithmetic: told("arithmetic", arithmetic),
-            drive: told("drive", drive).flatten().map(|probed| {
-                probed.note.iter().for_each(output::note);
-                probed.best
-            }),
+            drive: drive(catalogue),
             cache: cache(),
+            gpu: None,
         }
+    }
+
+    /// The GPU that the options took, which nothing else of this program is on, and the drive of a model's file.
+    pub fn gpu(device: Device, drive_of: Option<&Catalogue>) -> Limits {
+        let wanted = if let Device::Cuda(n) = device { n } else { None };
+        let gpu = gpu_limits(wanted).inspect_err(|why| output::note(format_args!("the GPU is not measured: {why}")));
+        Limits { gpu: gpu.ok(), drive: drive_of.and_then(drive), ..Limits::default() }
     }
 
     /// Bytes per second of the number of threads that reads fastest.
@@ -91,6 +101,10 @@ impl Limits {
                 "set": a.set, "int8_tops": a.int8 / 1e12, "bf16_tflops": a.bf16.map(|r| r / 1e12),
                 "f32_tflops": a.f32 / 1e12,
             })),
+            "gpu": self.gpu.map(|g| json!({
+                "copy_gbps": g.copy / 1e9, "h2d_gbps": g.up / 1e9, "d2h_gbps": g.down / 1e9,
+                "empty_kernel_us": g.launch * 1e6, "not_measured": UNMEASURED,
+            })),
             "drive": self.drive.as_ref().map(|d| json!({
                 "gbps": d.rate / 1e9, "block_bytes": d.block, "depth": d.depth,
             })),
@@ -111,12 +125,28 @@ impl Limits {
             let bf16 = a.bf16.map(|r| format!("{:.2} Tflop/s of bfloat16, ", r / 1e12)).unwrap_or_default();
             ("cores give", format!("{int8:.2} Top/s of int8, {bf16}{f32:.2} Tflop/s of float32 ({})", a.set))
         }));
+        if let Some(g) = self.gpu {
+            rows.push(("GPU gives", format!("{} in copies, read and written", rate(g.copy))));
+            rows.push(("link gives", format!("{} to the GPU, {} from it, pinned", rate(g.up), rate(g.down))));
+            rows.push(("empty kernel", format!("{:.2} µs", g.launch * 1e6)));
+            rows.push(("not measured", UNMEASURED.into()));
+        }
         rows.extend(self.drive.as_ref().map(|d| {
             let block = human::bytes(d.block as u64);
             ("drive gives", format!("{} (reads of {block}, {} at once)", rate(d.rate), d.depth))
         }));
         rows
     }
+}
+
+/// The drive of the model's largest file, thoroughly.
+fn drive(catalogue: &Catalogue) -> Option<Drive> {
+    let largest = catalogue.sources.iter().max_by_key(|s| s.len());
+    let probed = largest.map_or(Ok(None), |s| io::probe(s, &io::Options::default(), true));
+    told("drive", probed).flatten().map(|probed| {
+        probed.note.iter().for_each(output::note);
+        probed.best
+    })
 }
 
 /// Bytes of the largest cache, where the system tells.

@@ -3,8 +3,9 @@
 //! A run reads a prompt and generates greedily after it, for one sequence or a batch of them, at the start of the
 //! context or behind `--depth` tokens that were read before. One run before them warms up and does not count. Figures
 //! are medians over the runs. `runs` makes and times the passes, `work` counts what they carry and compute, `report`
-//! sets the figures beside the machine's limits, which `limits` measures.
+//! sets the figures beside the limits of the machine or its GPU, which `limits` measures, `kernels` lists what a GPU launched.
 
+mod kernels;
 mod limits;
 mod report;
 mod runs;
@@ -15,6 +16,7 @@ use super::{interrupt, model, output, progress, synth};
 use crate::engine::{LoadOptions, ModelInfo, available_memory, cores, load};
 use crate::error::{Error, Result};
 use crate::format::gguf;
+use kernels::Table;
 pub use limits::Limits;
 use report::Report;
 pub use runs::Lengths;
@@ -50,6 +52,9 @@ pub struct Args {
     /// Measure the machine's memory, arithmetic and drive thoroughly, and show the share reached of each
     #[arg(long)]
     limits: bool,
+    /// List the kernels that a GPU launches for a prompt and an answer, with their times and bytes
+    #[arg(long)]
+    kernels: bool,
     /// Wait for a line of input before each run and answer it with a line of JSON, to alternate with other programs
     #[arg(long)]
     wait: bool,
@@ -87,7 +92,11 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut bench = Bench::new(runner, lengths, interrupt::watch()?)?;
     bench.run()?;
+    let launched = if args.kernels { Some(bench.kernels()?) } else { None };
     let runs = if args.wait { on_demand(&mut bench, args.runs)? } else { at_once(&mut bench, args.runs)? };
+
+    // A GPU is measured when nothing else is in its memory.
+    drop(bench);
 
     // Before the probes, whose working sets are not the model's.
     let peak_rss = report::peak_rss();
@@ -98,14 +107,14 @@ pub fn run(args: Args) -> Result<()> {
     let given = options.ram_budget.map(|_| plan.budget.saturating_sub(plan.memory()));
     let room = given.unwrap_or(u64::MAX).min(available_memory());
     let limits = match args.limits {
-        // Those of the machine are not the GPU's.
-        _ if info.residence.on_gpu => Limits::default(),
+        _ if info.residence.on_gpu => Limits::gpu(options.device, args.limits.then_some(&catalogue)),
         true => Limits::thorough(threads, batch, &catalogue),
         false => Limits::quick(threads, room),
     };
     let work = Work::count(&catalogue, &info.spec, info.touched_bytes, &options, &lengths);
     let name = made.as_ref().map_or(info.file.clone(), |made| made.name.clone());
-    let report = Report { info: &info, name, lengths, runs, peak_rss, limits, work };
+    let kernels = launched.map(|launched| Table::new(&launched, &work));
+    let report = Report { info: &info, name, lengths, runs, peak_rss, limits, work, kernels };
     let mean = format!("Mean TPS: {:.2}", report.mean_tps());
     if args.json || args.wait {
         output::note(mean);

@@ -1,5 +1,6 @@
 //! Figures beside limits, for people and for programs.
 
+use super::kernels::Table;
 use super::limits::Limits;
 use super::runs::{Lengths, Run};
 use super::work::Work;
@@ -18,7 +19,12 @@ pub struct Report<'a> {
     pub peak_rss: Option<u64>,
     pub limits: Limits,
     pub work: Work,
+    /// What the GPU launched, where it was asked for.
+    pub kernels: Option<Table>,
 }
+
+/// Launches that a layer of a decode step needs at least.
+const NODES: f64 = 8.0;
 
 /// What a limit allows, and the share of it that was reached, in percent.
 struct Share {
@@ -82,9 +88,33 @@ impl Report<'_> {
         self.work.decode_bytes.is_some_and(|b| self.limits.cached(b))
     }
 
+    /// Tokens per second of decoding on a GPU, and what binds it: the time of the bytes at the speed of a copy, and of as
+    /// many empty kernels as the layers need; or that of the link or the drive, whose bytes come meanwhile.
+    fn gpu_limit(&self) -> Option<(f64, &'static str)> {
+        let (gpu, bytes) = (self.limits.gpu?, self.work.decode_bytes?);
+        let Residence { plan, units, .. } = &self.info.residence;
+        let batch = f64::from(self.lengths.batch);
+        let nodes = NODES * self.info.spec.layers.len() as f64;
+        let own = batch * bytes as f64 / gpu.copy + nodes * gpu.launch;
+        let brought = if plan.brings() { plan.traffic(units, self.lengths.batch) } else { Traffic::default() };
+        let rates = Rates { drive: self.drive_rate(), link: Some(gpu.up), ..Rates::default() };
+        match rates.pass(brought, 0.0) {
+            Some(pass) if pass.seconds > own => Some((batch / pass.seconds, pass.bound.name())),
+            _ => Some((batch / own, "vram")),
+        }
+    }
+
+    /// Percent of the speed of a copy at which decoding reads.
+    fn percent_of_copy(&self) -> Option<f64> {
+        Some(100.0 * self.decode_bandwidth()? / self.limits.gpu?.copy)
+    }
+
     /// Tokens per second of decoding by the law of the slowest link, and which that is, as far as rates are known. The
     /// bytes are those of the plan, not those of the run; of experts the share that the run had in memory.
     fn decode_limit(&self) -> Option<(f64, &'static str)> {
+        if self.info.residence.on_gpu {
+            return self.gpu_limit();
+        }
         let Residence { plan, units, .. } = &self.info.residence;
         let memory = self.work.decode_bytes.filter(|_| !self.cached());
         let batch = u64::from(self.lengths.batch);
@@ -140,7 +170,9 @@ impl Report<'_> {
             "ttft_ms": { "p50": self.ttft_ms(0.5), "p99": self.ttft_ms(0.99) },
             "load_ms": info.load_time.as_secs_f64() * 1e3,
             "weights_bytes": info.weight_bytes,
-            "bytes_per_token": { "disk": self.disk().map(|d| d.0), "mem": self.work.decode_bytes },
+            "bytes_per_token": {
+                "disk": self.disk().map(|d| d.0), "mem": self.work.decode_bytes, "state": self.work.state_bytes,
+            },
             "prefill_ops_per_token": self.work.prefill_ops,
             "decode_ops_per_token": self.work.decode_ops,
             "numbers": self.work.numbers.name(),
@@ -167,9 +199,11 @@ impl Report<'_> {
                 "predicted_tps": self.decode_share().map(|s| s.predicted),
                 "percent": self.decode_share().map(|s| s.percent),
                 "prefill": share(self.prefill_share()),
+                "percent_of_copy": self.percent_of_copy(),
                 "load_percent_of_drive": self.load_share().map(|s| s.percent),
             },
             "limits": self.limits.json(),
+            "kernels": self.kernels.as_ref().map(|k| k.json(self.limits.gpu.as_ref())),
             "peak_rss_bytes": self.peak_rss,
             "io_backend": info.reader,
         })
@@ -189,7 +223,11 @@ impl Report<'_> {
             ("first token", format!("{:.1} ms (p99 {:.1} ms)", self.ttft_ms(0.5), self.ttft_ms(0.99))),
         ];
         rows.extend(self.work.decode_bytes.map(|b| ("read a token", human::bytes(b))));
-        let from = if self.cached() { "cache read" } else { "memory read" };
+        let from = match self.cached() {
+            _ if info.residence.on_gpu => "GPU reads",
+            true => "cache read",
+            false => "memory read",
+        };
         rows.extend(self.decode_bandwidth().map(|b| (from, rate(b))));
         rows.extend(self.disk().map(|(bytes, speed)| {
             let (bytes, stalled) = (human::bytes(bytes as u64), 100.0 * self.median(Run::stalled));
@@ -204,9 +242,12 @@ impl Report<'_> {
         let by = match self.decode_limit() {
             Some((_, "cores")) => "cores",
             Some((_, "disk")) => "drive",
+            Some((_, "pcie")) => "link",
+            Some((_, "vram")) => "GPU's memory and launches",
             _ => "memory",
         };
         rows.extend(self.decode_share().map(|s| share("decode limit", by, s)));
+        rows.extend(self.percent_of_copy().map(|p| ("of the copy", format!("{p:.1}% of its speed, in decoding"))));
         if self.cached() && self.decode_share().is_none() {
             rows.push(("decode limit", "not known: the weights stay in the cache, so memory sets none".into()));
         }
@@ -217,7 +258,8 @@ impl Report<'_> {
         }));
         rows.extend(self.peak_rss.map(|b| ("peak memory", human::bytes(b))));
         let rows: Vec<Vec<String>> = rows.into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();
-        human::table(&rows, &[])
+        let kernels = self.kernels.as_ref().map(|k| k.text(self.limits.gpu.as_ref()));
+        human::table(&rows, &[]) + &kernels.unwrap_or_default()
     }
 
     fn measured(&self) -> String {

@@ -7,6 +7,7 @@
 use crate::cli::interrupt::Interrupt;
 use crate::engine::{Chunk, Outputs, Runner};
 use crate::error::{Error, Result};
+use crate::hal::Launched;
 use crate::kv::SeqId;
 use crate::sample::{Params, Sampler};
 use crate::stream::Counters;
@@ -92,6 +93,18 @@ impl Run {
     }
 }
 
+/// What a run launched on a GPU.
+pub struct Kernels {
+    /// Until the first token of every sequence.
+    pub prompt: Vec<Launched>,
+    /// From there to the last.
+    pub answer: Vec<Launched>,
+    /// Passes of the answer.
+    pub steps: u32,
+    /// Tokens that those passes wrote.
+    pub tokens: u32,
+}
+
 /// A loaded model and the sequences that runs go on from.
 pub struct Bench {
     runner: Runner,
@@ -124,26 +137,53 @@ impl Bench {
     /// Those of a pass, and `Cancelled`.
     pub fn run(&mut self) -> Result<Run> {
         let lengths = self.lengths;
-        let kv = self.runner.kv();
-        let sequences: Vec<SeqId> = match lengths.depth {
-            0 => (0..lengths.batch).map(|_| kv.create()).collect(),
-            _ => self.read.iter().map(|&s| kv.fork(s)).collect(),
-        };
+        let sequences = self.sequences();
         let start = Instant::now();
-        let mut tokens = self.prefill(&sequences, lengths.prompt)?;
+        let tokens = self.prefill(&sequences, lengths.prompt)?;
         let prefill = start.elapsed();
         let before = self.runner.stream().counters();
-        for _ in 1..lengths.answer {
+        self.answer(&sequences, tokens)?;
+        let decode = start.elapsed() - prefill;
+        let streamed = self.runner.stream().counters() - before;
+        sequences.into_iter().for_each(|s| self.runner.kv().release(s));
+        Ok(Run { lengths, prefill, decode, streamed })
+    }
+
+    /// One run whose launches are watched.
+    ///
+    /// # Errors
+    /// Those of `run`; `Unsupported` where no GPU computes.
+    pub fn kernels(&mut self) -> Result<Kernels> {
+        let Lengths { prompt, answer, batch, .. } = self.lengths;
+        self.runner.watch(true)?;
+        let sequences = self.sequences();
+        let tokens = self.prefill(&sequences, prompt)?;
+        let prompt = self.runner.watch(true)?;
+        self.answer(&sequences, tokens)?;
+        let launched = self.runner.watch(false)?;
+        sequences.into_iter().for_each(|s| self.runner.kv().release(s));
+        Ok(Kernels { prompt, answer: launched, steps: answer - 1, tokens: (answer - 1) * batch })
+    }
+
+    /// Sequences of a run, behind what was read before.
+    fn sequences(&mut self) -> Vec<SeqId> {
+        let (kv, batch) = (self.runner.kv(), self.lengths.batch);
+        match self.lengths.depth {
+            0 => (0..batch).map(|_| kv.create()).collect(),
+            _ => self.read.iter().map(|&s| kv.fork(s)).collect(),
+        }
+    }
+
+    /// The answers behind the first tokens.
+    fn answer(&mut self, sequences: &[SeqId], mut tokens: Vec<u32>) -> Result<()> {
+        for _ in 1..self.lengths.answer {
             self.interrupt.check()?;
             let chunk = |(&seq, token)| Chunk { seq, tokens: std::slice::from_ref(token), outputs: Outputs::Last };
             self.runner.run(sequences.iter().zip(&tokens).map(chunk))?;
             tokens.clear();
             self.choose(&mut tokens)?;
         }
-        let decode = start.elapsed() - prefill;
-        let streamed = self.runner.stream().counters() - before;
-        sequences.into_iter().for_each(|s| self.runner.kv().release(s));
-        Ok(Run { lengths, prefill, decode, streamed })
+        Ok(())
     }
 
     /// Reads `n` tokens into each sequence and chooses the next.

@@ -15,6 +15,8 @@ use crate::quant::Kind;
 pub struct Work {
     /// Bytes read from memory for one token of the answers; none for a batch over experts.
     pub decode_bytes: Option<u64>,
+    /// Those of them that are keys and values.
+    pub state_bytes: u64,
     /// Operations of matrix products (weights, and keys and values) for one token of the prompts, on average.
     pub prefill_ops: f64,
     /// The same for one token of the answers.
@@ -77,6 +79,7 @@ impl Work {
         let middle = u64::from(lengths.depth) + u64::from(lengths.prompt) / 2;
         Work {
             decode_bytes: (!experts || batch == 1).then(|| touched_bytes / batch + state),
+            state_bytes: state,
             prefill_ops: layers + head / f64::from(lengths.prompt) + attention_ops(spec, middle),
             decode_ops: layers + head + attention_ops(spec, seen),
             numbers: Numbers::ALL.into_iter().max_by_key(elements).unwrap_or(Numbers::F32),

@@ -9,6 +9,7 @@
 //! An error of the driver is passed on by its name; out of memory says how much there was. After an error that comes
 //! from a kernel the context is lost, and so every further call fails with it.
 
+use super::clock::Clock;
 use super::driver::{Address, Driver, Event, Grid, Properties};
 use super::gpus::{attribute, capability, driver, failed};
 use super::pins::Pins;
@@ -39,6 +40,7 @@ pub struct Device {
     stream: CUstream,
     staging: Staging,
     uploads: Uploads,
+    clock: Clock,
     modules: HashMap<&'static str, CUmodule>,
     kernels: HashMap<&'static str, Kernel>,
 }
@@ -92,8 +94,13 @@ impl Device {
             let _ = unsafe { result::primary_ctx::release(gpu) };
             failed("reserve a stream and pinned memory", e)
         })?;
-        let (modules, kernels) = Default::default();
-        Ok(Device { gpu, name, context, stream, staging, uploads, modules, kernels })
+        let (clock, modules, kernels) = Default::default();
+        Ok(Device { gpu, name, context, stream, staging, uploads, clock, modules, kernels })
+    }
+
+    /// The stream of all work.
+    pub(super) fn stream(&self) -> CUstream {
+        self.stream
     }
 
     /// Makes the context that of this thread.
@@ -234,6 +241,16 @@ impl Driver for Device {
         self.uploads.follow(event.0, self.stream).map_err(|e| failed("wait for weights", e))
     }
 
+    fn stamp(&mut self) -> Result<()> {
+        self.bind()?;
+        self.clock.stamp(self.stream).map_err(|e| failed("note the time", e))
+    }
+
+    fn intervals(&mut self) -> Result<Vec<f64>> {
+        self.bind()?;
+        self.clock.intervals().map_err(|e| failed("read its clock", e))
+    }
+
     fn wait(&mut self) -> Result<()> {
         self.bind()?;
         // SAFETY: the stream lives as long as `self`.
@@ -248,6 +265,7 @@ impl Drop for Device {
         let _ = self.wait();
         self.staging.release();
         self.uploads.release();
+        self.clock.release();
         // SAFETY: all work has ended or failed; nothing uses the handles after this.
         unsafe {
             for module in self.modules.values() {

@@ -107,6 +107,16 @@ pub trait Driver: Send + std::fmt::Debug {
     /// # Errors
     /// As `properties`.
     fn follow(&mut self, event: Event) -> Result<()>;
+    /// Notes on the device's clock when the work so far ends.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn stamp(&mut self) -> Result<()>;
+    /// Waits for the work before the last noted moment, and gives the seconds from each to the next; they are forgotten.
+    ///
+    /// # Errors
+    /// As `properties`, and those of the work.
+    fn intervals(&mut self) -> Result<Vec<f64>>;
     /// Waits for everything; all loans have ended then.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use super::driver::{Address, Driver, Grid};
 use super::ptx;
 use crate::error::{Error, Result};
-use crate::quant::Kind;
+use crate::quant::{FORMATS, Format, Kind};
 
 /// A struct whose bytes are a kernel's parameters, or a part of what it reads.
 trait Parameters: Copy {
@@ -239,6 +239,35 @@ fn launch_with(
         return Err(Error::Engine(format!("kernel {name}: a grid of {blocks:?} blocks is more than a device takes")));
     }
     d.launch(name, Grid { blocks, threads, shared }, args.bytes())
+}
+
+/// A kernel that does nothing.
+pub(super) fn nothing(d: &mut dyn Driver) -> Result<()> {
+    let none = Address::default();
+    launch(d, "add", [1, 1, 1], 32, &AddArgs { a: none, b: none, out: none, count: 0, unused: 0 })
+}
+
+/// Bytes of weights that a product reads; none for other kernels, and where the device chooses among experts' tiles.
+pub(super) fn weight_bytes(kernel: &str, grid: Grid, args: &[u8]) -> Option<u64> {
+    let (stem, layout) = match kernel.strip_prefix("matvec_") {
+        Some(stem) => (stem, "MatvecArgs"),
+        None => (kernel.strip_prefix("matmul_")?, "MatmulArgs"),
+    };
+    let named = |f: &&Format| {
+        let rest = stem.strip_prefix(f.name.to_lowercase().as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    };
+    let format = FORMATS.iter().find(named)?;
+    let layout = LAYOUTS.iter().find(|l| l.name == layout && l.size == args.len())?;
+    let field = |name: &str| {
+        let (_, at, size) = layout.fields.iter().find(|f| f.0 == name)?;
+        Some(args[*at..at + size].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b)))
+    };
+    let matrix = field("rows")? * format.row_bytes(field("cols")? as usize) as u64;
+    match layout.name {
+        "MatvecArgs" => Some(matrix * if field("up")? == 0 { 1 } else { 2 } * u64::from(grid.blocks[1])),
+        _ => (field("tiles")? == 0).then_some(matrix),
+    }
 }
 
 /// `out = decode(table[tokens])`

@@ -10,13 +10,14 @@
 //! `kernels` has a typed launcher for each kernel, `memory` says where values lie, `ring` where panels pass through,
 //! `rows` what kernels must know of a batch, `state` how pages lie, `schedule` which ops run together, `launch` and
 //! `products` by which kernels; `ptx` has the kernels as they were compiled, `gpus` what the driver shows, `libraries`
-//! what NVIDIA ships beside it (`cufile`, `nccl`). Sums are float32 in a fixed order, so a launch on the same device
-//! gives the same bits each time, wherever weights are. The tests run the same kernels, compiled for the host, behind
-//! `Driver`.
+//! what NVIDIA ships beside it (`cufile`, `nccl`), `probe` what a GPU gives; `clock` and `watch` tell how long kernels
+//! take. Sums are float32 in a fixed order, so a launch on the same device gives the same bits each time, wherever
+//! weights are. The tests run the same kernels, compiled for the host, behind `Driver`.
 //!
 //! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
 //! not be read is NaN.
 
+mod clock;
 mod cufile;
 mod device;
 mod driver;
@@ -27,6 +28,7 @@ mod libraries;
 mod memory;
 mod nccl;
 mod pins;
+mod probe;
 mod products;
 pub mod ptx;
 mod ring;
@@ -35,14 +37,16 @@ mod schedule;
 mod staging;
 mod state;
 mod uploads;
+mod watch;
 mod weights;
 
 pub use device::Device;
 pub use driver::{Address, Driver, Event, Grid, Properties};
 pub use gpus::gpus;
 pub use libraries::libraries;
+pub use probe::limits;
 
-use super::{Backend, Batch, Bindings, Panel, Pinner, ProgramId, Reservation, Supply, WeightDesc, WeightId};
+use super::{Backend, Batch, Bindings, Launched, Panel, Pinner, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
 use crate::op::{CarryId, Op, Program, Rope};
 use memory::{Buffer, Limits, Needs, Values};
@@ -52,6 +56,7 @@ use schedule::Schedule;
 use state::Pages;
 use std::cell::RefCell;
 use std::sync::Arc;
+use watch::Watched;
 use weights::Weight;
 
 /// A backend on the GPU with this index, and how many bytes are free there.
@@ -67,7 +72,7 @@ pub(super) fn open(index: u32) -> Result<(Box<dyn Backend>, u64)> {
 /// The backend.
 #[derive(Debug)]
 pub struct Cuda {
-    driver: RefCell<Box<dyn Driver>>,
+    driver: RefCell<Box<Watched>>,
     properties: Properties,
     weights: Vec<Weight>,
     programs: Vec<Schedule>,
@@ -90,7 +95,7 @@ impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         Ok(Cuda {
             properties: driver.properties()?,
-            driver: RefCell::new(driver),
+            driver: RefCell::new(Box::new(Watched::new(driver))),
             weights: vec![],
             programs: vec![],
             needs: Needs::default(),
@@ -218,6 +223,10 @@ impl Backend for Cuda {
     fn copy_page(&mut self, group: usize, from: u32, to: u32) {
         let done = self.state[group].copy(&mut **self.driver.get_mut(), from, to);
         self.keep(done);
+    }
+
+    fn watch(&mut self, on: bool) -> Result<Vec<Launched>> {
+        self.driver.get_mut().watch(on)
     }
 
     /// The device's memory stays reserved.

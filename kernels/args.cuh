@@ -142,7 +142,7 @@ struct KvAppendArgs {
 };
 
 // A tile of attention: rows order[first ..][..rows] of one sequence over pages begin .. end of its table, which starts
-// at tables[table]. With more than one split the sums go to `partial`.
+// at tables[table]. With more than one split the sums go to `partial`. No rows: nothing to do.
 struct AttendWork {
     uint32_t first, rows, table, begin, end, partial, splits, unused;
 };
@@ -165,7 +165,7 @@ struct AttendArgs {
     uint32_t unused;
 };
 
-// Puts together the splits of row work[blockIdx.x].row: partials first .. first + splits.
+// Puts together the splits of row work[blockIdx.x].row: partials first .. first + splits. No splits: nothing to do.
 struct AttendJoin {
     uint32_t row, first, splits, unused;
 };

@@ -42,6 +42,7 @@ __device__ inline bool sees(uint32_t position, uint32_t at, uint32_t window) {
 
 template <class K, class V> __device__ inline void attend(const AttendArgs& a) {
     const AttendWork w = a.work[blockIdx.x];
+    if (w.rows == 0) return;
     const AttendRoom room = attend_room(a);
     const uint32_t kv_head = blockIdx.y, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const uint32_t group = a.heads / a.kv_heads, in_group = blockIdx.z * a.chunk;

@@ -7,6 +7,7 @@ ATTEND_KEYS(StateF16, f16)
 // blockIdx.x: the row's place in `work`; blockIdx.y: the head.
 KERNEL(attend_join, AttendJoinArgs, 128) {
     const AttendJoin w = a.work[blockIdx.x];
+    if (w.splits == 0) return;
     const uint32_t head = blockIdx.y;
     const uint64_t step = (uint64_t)a.heads * (a.v_dim + 2);
     const float* parts = a.partials + w.first * step + (uint64_t)head * (a.v_dim + 2);

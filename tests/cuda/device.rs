@@ -1,12 +1,13 @@
 //! A device that is not there: memory of the host, and kernels run by the emulator.
 
 use air_rs::error::{Error, Result};
-use air_rs::hal::cuda::{Address, Driver, Event, Grid, Properties};
+use air_rs::hal::cuda::{Address, Driver, Event, Graph, Grid, Launches, Properties};
 use air_rs::hal::{LOANS, Loan};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 type Call = unsafe extern "C" fn(*const c_void);
@@ -90,6 +91,9 @@ pub struct Device {
     /// The launch that fails, counted from one.
     pub fails_at: Option<u32>,
     launches: u32,
+    graphs: Vec<Launches>,
+    /// Launches by themselves, and graphs.
+    pub done: Arc<[AtomicUsize; 2]>,
     work: VecDeque<Work>,
     panels: VecDeque<Coming>,
     /// When each event was last recorded, counted over all events; 0 is never.
@@ -128,6 +132,8 @@ impl Device {
             reversed,
             fails_at: None,
             launches: 0,
+            graphs: vec![],
+            done: Arc::default(),
             work: VecDeque::new(),
             panels: VecDeque::new(),
             events: vec![],
@@ -187,6 +193,18 @@ impl Device {
     /// All that the queue that goes first can do by itself.
     fn go_on(&mut self) {
         while if self.reversed { self.work_on() } else { self.bring_one() } {}
+    }
+
+    /// Puts a launch behind the others.
+    fn ask(&mut self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<()> {
+        self.launches += 1;
+        if self.fails_at == Some(self.launches) {
+            return Err(Error::Engine("the device is lost".into()));
+        }
+        let order = self.launches & 3 ^ if self.reversed { 3 } else { 0 };
+        self.work.push_back(Work::Launch { kernel, grid, order, args: args.to_vec() });
+        self.go_on();
+        Ok(())
     }
 
     /// Everything.
@@ -268,13 +286,23 @@ impl Driver for Device {
     }
 
     fn launch(&mut self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<()> {
-        self.launches += 1;
-        if self.fails_at == Some(self.launches) {
-            return Err(Error::Engine("the device is lost".into()));
-        }
-        let order = self.launches & 3 ^ if self.reversed { 3 } else { 0 };
-        self.work.push_back(Work::Launch { kernel, grid, order, args: args.to_vec() });
-        self.go_on();
+        self.done[0].fetch_add(1, Relaxed);
+        self.ask(kernel, grid, args)
+    }
+
+    fn graph(&mut self, launches: &Launches) -> Result<Graph> {
+        self.graphs.push(launches.clone());
+        Ok(Graph(self.graphs.len() as u32 - 1))
+    }
+
+    fn replay(&mut self, graph: Graph) -> Result<()> {
+        self.done[1].fetch_add(1, Relaxed);
+        let launches = self.graphs[graph.0 as usize].clone();
+        launches.iter().try_for_each(|(kernel, grid, args)| self.ask(kernel, grid, args))
+    }
+
+    fn forget(&mut self, graph: Graph) -> Result<()> {
+        self.graphs[graph.0 as usize] = Launches::default();
         Ok(())
     }
 

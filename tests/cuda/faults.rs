@@ -91,9 +91,20 @@ pub fn a_lost_device_is_an_error() {
     for n in 1..=3 {
         let mut device = Device::new(false);
         device.fails_at = Some(n);
-        let done = case.run(&mut Cuda::new(Box::new(device)).unwrap(), 2);
-        // Quantising and multiplying are two launches.
-        assert_eq!(matches!(done, Err(Error::Engine(_))), n <= 2, "launch {n}: {done:?}");
+        let mut backend = Cuda::new(Box::new(device)).unwrap();
+        let bindings = case.prepare(&mut backend, 2, 2).unwrap();
+        let mut launch = || {
+            let batch = Batch { rows: &case.rows, first: 0, tables: &[&[]] };
+            let done = backend.launch(ProgramId(0), &bindings, &batch);
+            let mut y = vec![0.0; 32];
+            backend.read(CarryId(1), &mut y);
+            (done, y.iter().all(|y| y.is_nan()))
+        };
+        // Quantising and multiplying are two launches. What fails in a read is the next launch's error.
+        let first = launch();
+        assert!(first.0.is_ok() && first.1 == (n <= 2), "launch {n}: {first:?}");
+        let second = launch().0;
+        assert_eq!(matches!(second, Err(Error::Engine(_))), n <= 2, "launch {n}: {second:?}");
     }
 }
 

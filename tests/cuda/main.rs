@@ -70,6 +70,7 @@ const TESTS: &[Test] = tests![
     models::tiles_of_one_pass,
     models::weights_that_are_brought,
     watch::launches_are_told_while_they_are_watched,
+    models::passes_become_graphs,
 ];
 
 fn main() {

@@ -1,10 +1,12 @@
 //! Whole models: every family's golden, mixes of formats, the demo model, stage by stage on both backends.
 
 use crate::case::{Shelf, assert_bits, cuda};
+use crate::device::Device;
 use crate::npy;
 use air_rs::arch;
 use air_rs::engine::demo;
 use air_rs::format::{Catalogue, TensorInfo, gguf};
+use air_rs::hal::cuda::Cuda;
 use air_rs::hal::exact::Exact;
 use air_rs::hal::{
     Backend, Batch, Bindings, Home, KvGroup, KvLayout, PAGE, Panel, Reservation, Row, Supply, WeightDesc,
@@ -14,6 +16,7 @@ use air_rs::quant::Kind;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Rows of a panel, where some are brought.
 const ROWS: usize = 48;
@@ -216,5 +219,25 @@ pub fn weights_that_are_brought() {
             let got = logits(&mut cuda(reversed), &catalogue, &tokens, Feed { brought: true, ..here });
             assert_bits(&got, &want, &format!("{shape} {kind}"));
         }
+    }
+}
+
+/// Passes of one token are the same launches again: all but two are graphs, over the ends of pages. The first one also
+/// makes the frequencies of rotations.
+pub fn passes_become_graphs() {
+    let dir = tempfile::tempdir().unwrap();
+    for shape in ["tiny-llama", "tiny-qwen3moe"] {
+        let catalogue = synthetic(dir.path(), shape, "Q8_0");
+        let tokens = tokens(40);
+        let vocab = arch::spec(&catalogue).unwrap().vocab;
+        let single = Feed { pass: 1, tile: 1, state: Kind::F16, brought: false };
+        let want = logits(&mut Exact::new(2), &catalogue, &tokens, Feed { pass: 40, tile: 40, ..single });
+        let device = Device::new(true);
+        let done = device.done.clone();
+        let got = logits(&mut Cuda::new(Box::new(device)).unwrap(), &catalogue, &tokens, single);
+        compare(shape, &got, &want, vocab, 1e-3);
+        let [launches, graphs] = [&done[0], &done[1]].map(|n| n.load(Relaxed));
+        println!("{shape:<14} {launches} launches, {graphs} graphs");
+        assert!(graphs == tokens.len() - 2 && launches > 0, "{launches} launches, {graphs} graphs");
     }
 }

@@ -230,6 +230,10 @@ fn a_model_is_loaded_and_launched() {
         for kernel in ["embed_q8_0", "quantise", "matvec_q8_0", "norm_", "rope", "kv_append_f16", "attend_f16_f16"] {
             assert!(notes.contains(&format!("launch {kernel}")), "{kernel}: {notes}");
         }
+        // The prompt and the first token behind it are launched kernel by kernel, the second is the first again.
+        assert_eq!(notes.matches("graph of ").count(), 1, "{notes}");
+        let refused = air(&[&DEMO[..], &["--device", device]].concat(), &[("FAKE_NO_GRAPHS", "1")]);
+        assert!(refused.0, "without graphs it runs: {}", refused.2);
     }
     let (_, plan, _) = air(&["plan", "--json"], &[]);
     let plan: Value = serde_json::from_str(&plan).unwrap();

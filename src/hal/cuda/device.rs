@@ -10,10 +10,11 @@
 //! from a kernel the context is lost, and so every further call fails with it.
 
 use super::clock::Clock;
-use super::driver::{Address, Driver, Event, Grid, Properties};
+use super::driver::{Address, Driver, Event, Graph, Grid, Properties};
 use super::gpus::{attribute, capability, driver, failed};
 use super::pins::Pins;
 use super::ptx;
+use super::recorder::Launches;
 use super::staging::Staging;
 use super::uploads::Uploads;
 use crate::error::{Error, Result};
@@ -22,7 +23,8 @@ use crate::hal::{Loan, Pinner};
 use cudarc::driver::result;
 use cudarc::driver::sys::CUstream;
 use cudarc::driver::sys::{
-    CUcontext, CUdevice, CUdevice_attribute, CUfunction, CUfunction_attribute, CUmodule, CUresult,
+    CUcontext, CUdevice, CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphExec, CUgraphInstantiate_flags,
+    CUmodule, CUresult, CUstreamCaptureMode,
 };
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -43,6 +45,9 @@ pub struct Device {
     clock: Clock,
     modules: HashMap<&'static str, CUmodule>,
     kernels: HashMap<&'static str, Kernel>,
+    graphs: HashMap<u32, CUgraphExec>,
+    /// Graphs that were made.
+    made: u32,
 }
 
 /// A kernel that was launched before.
@@ -94,8 +99,8 @@ impl Device {
             let _ = unsafe { result::primary_ctx::release(gpu) };
             failed("reserve a stream and pinned memory", e)
         })?;
-        let (clock, modules, kernels) = Default::default();
-        Ok(Device { gpu, name, context, stream, staging, uploads, clock, modules, kernels })
+        let (clock, modules, kernels, graphs) = Default::default();
+        Ok(Device { gpu, name, context, stream, staging, uploads, clock, modules, kernels, graphs, made: 0 })
     }
 
     /// The stream of all work.
@@ -251,6 +256,44 @@ impl Driver for Device {
         self.clock.intervals().map_err(|e| failed("read its clock", e))
     }
 
+    fn graph(&mut self, launches: &Launches) -> Result<Graph> {
+        self.bind()?;
+        let failed = |e| failed("make a graph of launches", e);
+        // SAFETY: the stream lives as long as `self`; a capture that was begun is ended.
+        let captured = unsafe {
+            let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+            result::stream::begin_capture(self.stream, mode).map_err(failed)?;
+            let asked = launches.iter().try_for_each(|(kernel, grid, args)| self.launch(kernel, grid, args));
+            let captured = result::stream::end_capture(self.stream).map_err(failed);
+            asked.and(captured)?
+        };
+        // SAFETY: the graph was just made; what runs is a copy of it.
+        let exec = unsafe {
+            let exec = result::graph::instantiate(captured, CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(captured);
+            exec.map_err(failed)?
+        };
+        self.made += 1;
+        self.graphs.insert(self.made, exec);
+        Ok(Graph(self.made))
+    }
+
+    fn replay(&mut self, graph: Graph) -> Result<()> {
+        self.bind()?;
+        let Some(exec) = self.graphs.get(&graph.0) else {
+            return Err(Error::Engine(format!("there is no graph {}", graph.0)));
+        };
+        // SAFETY: graph and stream are alive.
+        unsafe { result::graph::launch(*exec, self.stream) }.map_err(|e| failed("launch a graph", e))
+    }
+
+    fn forget(&mut self, graph: Graph) -> Result<()> {
+        self.bind()?;
+        let Some(exec) = self.graphs.remove(&graph.0) else { return Ok(()) };
+        // SAFETY: it was instantiated and is given back once; the driver lets what runs of it end.
+        unsafe { result::graph::exec_destroy(exec) }.map_err(|e| failed("give a graph back", e))
+    }
+
     fn wait(&mut self) -> Result<()> {
         self.bind()?;
         // SAFETY: the stream lives as long as `self`.
@@ -268,6 +311,9 @@ impl Drop for Device {
         self.clock.release();
         // SAFETY: all work has ended or failed; nothing uses the handles after this.
         unsafe {
+            for graph in self.graphs.values() {
+                let _ = result::graph::exec_destroy(*graph);
+            }
             for module in self.modules.values() {
                 let _ = result::module::unload(*module);
             }

@@ -4,6 +4,7 @@
 //! Two implement it: `device` over the CUDA driver, and the tests' emulator, which runs the same kernel sources
 //! compiled for the host. So everything above this line runs in the tests of a machine without a GPU.
 
+use super::recorder::Launches;
 use crate::error::Result;
 use crate::hal::{Loan, Pinner};
 use std::sync::Arc;
@@ -17,8 +18,12 @@ pub struct Address(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Event(pub u32);
 
-/// Blocks and threads of a launch.
+/// Launches that are done at once, by their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Graph(pub u32);
+
+/// Blocks and threads of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Grid {
     /// Blocks in each dimension; 65535 at most in the second and third.
     pub blocks: [u32; 3],
@@ -117,6 +122,21 @@ pub trait Driver: Send + std::fmt::Debug {
     /// # Errors
     /// As `properties`, and those of the work.
     fn intervals(&mut self) -> Result<Vec<f64>>;
+    /// Prepares launches, each of a kernel that has run before, to be done at once.
+    ///
+    /// # Errors
+    /// As `launch`.
+    fn graph(&mut self, launches: &Launches) -> Result<Graph>;
+    /// Does the launches of a graph.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn replay(&mut self, graph: Graph) -> Result<()>;
+    /// Gives a graph back.
+    ///
+    /// # Errors
+    /// As `properties`.
+    fn forget(&mut self, graph: Graph) -> Result<()>;
     /// Waits for everything; all loans have ended then.
     ///
     /// # Errors

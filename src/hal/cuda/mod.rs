@@ -9,10 +9,10 @@
 //! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver, `staging`, `uploads` and `pins`,
 //! `kernels` has a typed launcher for each kernel, `memory` says where values lie, `ring` where panels pass through,
 //! `rows` what kernels must know of a batch, `state` how pages lie, `schedule` which ops run together, `launch` and
-//! `products` by which kernels; `ptx` has the kernels as they were compiled, `gpus` what the driver shows, `libraries`
-//! what NVIDIA ships beside it (`cufile`, `nccl`), `probe` what a GPU gives; `clock` and `watch` tell how long kernels
-//! take. Sums are float32 in a fixed order, so a launch on the same device gives the same bits each time, wherever
-//! weights are. The tests run the same kernels, compiled for the host, behind `Driver`.
+//! `products` by which kernels, `recorder` which launches are done at once; `ptx` has the kernels as they were compiled,
+//! `gpus` what the driver shows, `libraries` what NVIDIA ships beside it (`cufile`, `nccl`), `probe` what a GPU gives;
+//! `clock` and `watch` tell how long kernels take. Sums are float32 in a fixed order, so a launch on the same device gives
+//! the same bits each time, wherever weights are. The tests run the same kernels, compiled for the host, behind `Driver`.
 //!
 //! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
 //! not be read is NaN.
@@ -31,6 +31,7 @@ mod pins;
 mod probe;
 mod products;
 pub mod ptx;
+mod recorder;
 mod ring;
 mod rows;
 mod schedule;
@@ -41,15 +42,17 @@ mod watch;
 mod weights;
 
 pub use device::Device;
-pub use driver::{Address, Driver, Event, Grid, Properties};
+pub use driver::{Address, Driver, Event, Graph, Grid, Properties};
 pub use gpus::gpus;
 pub use libraries::libraries;
 pub use probe::limits;
+pub use recorder::Launches;
 
 use super::{Backend, Batch, Bindings, Launched, Panel, Pinner, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
 use crate::op::{CarryId, Op, Program, Rope};
 use memory::{Buffer, Limits, Needs, Values};
+use recorder::Recorder;
 use ring::Ring;
 use rows::Rows;
 use schedule::Schedule;
@@ -95,7 +98,7 @@ impl Cuda {
     pub fn new(driver: Box<dyn Driver>) -> Result<Cuda> {
         Ok(Cuda {
             properties: driver.properties()?,
-            driver: RefCell::new(Box::new(Watched::new(driver))),
+            driver: RefCell::new(Box::new(Watched::new(Box::new(Recorder::new(driver))))),
             weights: vec![],
             programs: vec![],
             needs: Needs::default(),

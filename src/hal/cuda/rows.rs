@@ -4,6 +4,9 @@
 //! is that of the launch before: the stages of a pass share it. Attention's work follows from positions and windows, so
 //! it is made here, once for all layers of a group: rows of a sequence are brought together, long runs are cut into
 //! tiles of `TILE` rows, and few rows go one by one, each cut into splits so that one sequence fills the device.
+//!
+//! From token to token little moves: work is filled up to a power of two with what does nothing, and page tables, which
+//! grow, stand last. So launches are the same for long stretches, and become graphs (`recorder`).
 
 use super::driver::{Address, Driver};
 use super::kernels::{AttendJoin, AttendWork};
@@ -24,6 +27,9 @@ const SPLIT: usize = 8;
 
 /// Splits of a batch that are kept at a time.
 pub(super) const PARTIALS: usize = 1024;
+
+/// Entries to whose multiple page tables are filled up.
+const TABLE: usize = 64;
 
 /// A part of the words: from which on, and how many entries.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,7 +73,7 @@ pub(super) struct Rows {
 impl Rows {
     /// Bytes of the words of passes of up to `rows` rows over groups of so many pages.
     pub(super) fn bytes(rows: usize, groups: impl Iterator<Item = usize>) -> u64 {
-        let group = |pages: usize| pages + rows * (2 + WORK_WORDS) + PARTIALS * WORK_WORDS;
+        let group = |pages: usize| pages + TABLE + 2 * (rows * (2 + WORK_WORDS) + PARTIALS * WORK_WORDS);
         4 * (4 * rows + groups.map(group).sum::<usize>()) as u64
     }
 
@@ -111,6 +117,9 @@ impl Rows {
             self.check(batch, g, pages)?;
             let parts = self.group(batch, g, pages.window);
             self.groups.push(parts);
+        }
+        for g in 0..state.len() {
+            self.groups[g].tables = self.tables(batch, g);
         }
         if self.words == self.sent {
             return Ok(());
@@ -179,75 +188,87 @@ impl Rows {
         Ok(())
     }
 
-    fn group(&mut self, batch: &Batch, group: usize, window: Option<u32>) -> GroupParts {
-        let page = |r: &crate::hal::Row| batch.tables[r.seq as usize][group][r.pos as usize / PAGE];
-        let row_pages = self.part(batch.rows.iter().map(page));
-        let tables_at = self.words.len();
-
-        // Pages that single rows see in all, which the splits share.
-        let (mut seen, mut single, mut tiles) = (0, 0, 0);
+    /// The page tables of all sequences, one behind another.
+    fn tables(&mut self, batch: &Batch, group: usize) -> Part {
+        let first = self.words.len();
         for s in 0..batch.tables.len() {
-            let run = self.run(s);
-            if let Some(last) = run.clone().last() {
+            if let Some(last) = self.run(s).last() {
                 let pages = self.position(batch, last) / PAGE + 1;
                 self.words.extend_from_slice(&batch.tables[s][group][..pages]);
             }
-            if run.len() >= FEW {
-                tiles += run.len().div_ceil(TILE);
-                continue;
-            }
-            for i in run {
+        }
+        let count = (self.words.len() - first).next_multiple_of(TABLE);
+        self.words.resize(first + count, NO_PAGE);
+        Part { first, count }
+    }
+
+    /// What a group's layers need, but for the tables.
+    fn group(&mut self, batch: &Batch, group: usize, window: Option<u32>) -> GroupParts {
+        let page = |r: &crate::hal::Row| batch.tables[r.seq as usize][group][r.pos as usize / PAGE];
+        let row_pages = self.part(batch.rows.iter().map(page));
+
+        // Pages that single rows see in all, which the splits share.
+        let mut seen = 0;
+        for s in 0..batch.tables.len() {
+            for i in self.run(s).filter(|_| self.run(s).len() < FEW) {
                 let pos = self.position(batch, i);
                 seen += pos / PAGE + 1 - first_page(pos, window);
             }
         }
-        let tables = Part { first: tables_at, count: self.words.len() - tables_at };
         let split = SPLIT.max((2 * seen).div_ceil(PARTIALS));
 
-        let single_at = self.words.len();
-        let mut partial = 0;
-        for tiled in [false, true] {
-            let mut table = 0;
-            for s in 0..batch.tables.len() {
-                let run = self.run(s);
-                let Some(last) = run.clone().last() else { continue };
-                let of_sequence = table as u32;
-                table += self.position(batch, last) / PAGE + 1;
-                if (run.len() >= FEW) != tiled {
-                    continue;
+        let single = self.work(batch, window, split, false);
+        let tiles = self.work(batch, window, split, true);
+        let joins = self.joins(single);
+        GroupParts { row_pages, tables: Part::default(), single, tiles, joins }
+    }
+
+    /// The work of single rows, in splits of so many pages, or that of tiles.
+    fn work(&mut self, batch: &Batch, window: Option<u32>, split: usize, tiled: bool) -> Part {
+        let at = self.words.len();
+        let (mut partial, mut table) = (0, 0);
+        for s in 0..batch.tables.len() {
+            let run = self.run(s);
+            let Some(last) = run.clone().last() else { continue };
+            let of_sequence = table as u32;
+            table += self.position(batch, last) / PAGE + 1;
+            if (run.len() >= FEW) != tiled {
+                continue;
+            }
+            let step = if tiled { TILE } else { 1 };
+            for first in run.clone().step_by(step) {
+                let rows = step.min(run.end - first);
+                let begin = first_page(self.position(batch, first), window);
+                let end = self.position(batch, first + rows - 1) / PAGE + 1;
+                let splits = if tiled { 1 } else { (end - begin).div_ceil(split) };
+                for i in 0..splits {
+                    let begin = begin + i * split;
+                    let end = if splits == 1 { end } else { end.min(begin + split) };
+                    self.push(AttendWork {
+                        first: first as u32,
+                        rows: rows as u32,
+                        table: of_sequence,
+                        begin: begin as u32,
+                        end: end as u32,
+                        partial: partial + i as u32,
+                        splits: splits as u32,
+                        unused: 0,
+                    });
                 }
-                let step = if tiled { TILE } else { 1 };
-                for first in run.clone().step_by(step) {
-                    let rows = step.min(run.end - first);
-                    let begin = first_page(self.position(batch, first), window);
-                    let end = self.position(batch, first + rows - 1) / PAGE + 1;
-                    let splits = if tiled { 1 } else { (end - begin).div_ceil(split) };
-                    for i in 0..splits {
-                        let begin = begin + i * split;
-                        let end = if splits == 1 { end } else { end.min(begin + split) };
-                        let work = AttendWork {
-                            first: first as u32,
-                            rows: rows as u32,
-                            table: of_sequence,
-                            begin: begin as u32,
-                            end: end as u32,
-                            partial: partial + i as u32,
-                            splits: splits as u32,
-                            unused: 0,
-                        };
-                        self.push(work);
-                    }
-                    if splits > 1 {
-                        partial += splits as u32;
-                    }
-                    single += if tiled { 0 } else { splits };
+                if splits > 1 {
+                    partial += splits as u32;
                 }
             }
         }
-        let single = Part { first: single_at, count: single };
-        let tiles = Part { first: single_at + single.count * WORK_WORDS, count: tiles };
-        let joins = self.joins(single);
-        GroupParts { row_pages, tables, single, tiles, joins }
+        self.fill_up(at, WORK_WORDS)
+    }
+
+    /// The entries of so many words from `first` on, and as many empty ones as make their number a power of two.
+    fn fill_up(&mut self, first: usize, words: usize) -> Part {
+        let count = (self.words.len() - first) / words;
+        let count = if count == 0 { 0 } else { count.next_power_of_two() };
+        self.words.resize(first + count * words, 0);
+        Part { first, count }
     }
 
     fn push(&mut self, w: AttendWork) {
@@ -266,9 +287,10 @@ impl Rows {
                 let AttendJoin { row, first, splits, unused } = AttendJoin { row, first: partial, splits, unused: 0 };
                 self.words.extend([row, first, splits, unused]);
             }
-            i += splits as usize;
+            // What fills up has no splits, and is the last.
+            i += splits.max(1) as usize;
         }
-        Part { first, count: (self.words.len() - first) / JOIN_WORDS }
+        self.fill_up(first, JOIN_WORDS)
     }
 }
 

@@ -3,8 +3,9 @@
 //! It stands between the backend and every device and passes all on. Unless it watches it does nothing else. While it
 //! does, two events stand around each launch, so the times are a little longer than without.
 
-use super::driver::{Address, Driver, Event, Grid, Properties};
+use super::driver::{Address, Driver, Event, Graph, Grid, Properties};
 use super::kernels;
+use super::recorder::Launches;
 use crate::error::Result;
 use crate::hal::{Launched, Loan, Pinner};
 use std::sync::Arc;
@@ -89,6 +90,18 @@ impl Driver for Watched {
 
     fn follow(&mut self, event: Event) -> Result<()> {
         self.device.follow(event)
+    }
+
+    fn graph(&mut self, launches: &Launches) -> Result<Graph> {
+        self.device.graph(launches)
+    }
+
+    fn replay(&mut self, graph: Graph) -> Result<()> {
+        self.device.replay(graph)
+    }
+
+    fn forget(&mut self, graph: Graph) -> Result<()> {
+        self.device.forget(graph)
     }
 
     fn stamp(&mut self) -> Result<()> {

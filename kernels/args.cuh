@@ -24,8 +24,8 @@ struct QuantiseArgs {
 
 // y[slot][row] = weight row . input (+ bias). Plain: `n` rows of input, `ids` is null. By experts: blockIdx.y is the
 // slot, its expert is ids[slot] and its input slot / share. With `up` it is a gate, and the product of `up` with the
-// same input goes through it: silu(weight row . input) * (up row . input). A residual is added last; y may be it. Slots of
-// y and of the residual are `stride` apart: these may be some rows of a larger matrix.
+// same input goes through it: silu(weight row . input) * (up row . input). A residual is added last; y may be it. Slots
+// of y and of the residual are `stride` apart: these may be some rows of a larger matrix.
 struct MatvecArgs {
     const uint8_t* weight;
     const uint8_t* up;
@@ -147,8 +147,9 @@ struct AttendWork {
     uint32_t first, rows, table, begin, end, partial, splits, unused;
 };
 
-// Attention of tiles. A block works on one tile (blockIdx.x), one chunk of `chunk` query heads (blockIdx.z) of one key
-// head (blockIdx.y), `span` positions at a time. `rows` is the most that a tile has; window 0 is none.
+// Attention of tiles. A block works on `rows` rows of a tile (blockIdx.x) and a chunk of `chunk` query heads
+// (blockIdx.z, chunks of the first rows first) of one key head (blockIdx.y), `span` positions at a time; window 0 is
+// none.
 struct AttendArgs {
     const float* q;
     float* out;
@@ -163,6 +164,21 @@ struct AttendArgs {
     uint32_t rows, chunk, span, window;
     float scale;
     uint32_t unused;
+};
+
+// The same on tensor cores: blockIdx.z is a part of a tile's queries. Formats are places in a table (`state.cuh`).
+struct AttendTileArgs {
+    const float* q;
+    float* out;
+    const uint8_t* pages;
+    const AttendWork* work;
+    const uint32_t* order;
+    const uint32_t* positions;
+    const uint32_t* tables;
+    uint64_t page_bytes, k_offset, v_offset;
+    uint32_t heads, kv_heads, head_dim, v_dim;
+    uint32_t k_format, v_format, window;
+    float scale;
 };
 
 // Puts together the splits of row work[blockIdx.x].row: partials first .. first + splits. No splits: nothing to do.

@@ -1,4 +1,5 @@
-// Attention over pages, in one pass over keys and values (Dao et al. 2022), for prompts and for single tokens.
+// Attention over pages, element by element, in one pass over keys and values (Dao et al. 2022): for single tokens, and
+// for tiles of what tensor cores do not take (`attention_tiles.cuh`).
 //
 // A block has a tile of rows of one sequence, and a chunk of the query heads that share one key head: their queries
 // read each key once. It goes over its pages, `span` positions at a time: keys become floats in shared memory, every
@@ -41,11 +42,14 @@ __device__ inline bool sees(uint32_t position, uint32_t at, uint32_t window) {
 }
 
 template <class K, class V> __device__ inline void attend(const AttendArgs& a) {
-    const AttendWork w = a.work[blockIdx.x];
-    if (w.rows == 0) return;
+    AttendWork w = a.work[blockIdx.x];
     const AttendRoom room = attend_room(a);
     const uint32_t kv_head = blockIdx.y, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const uint32_t group = a.heads / a.kv_heads, in_group = blockIdx.z * a.chunk;
+    const uint32_t group = a.heads / a.kv_heads, chunks = (group + a.chunk - 1) / a.chunk;
+    const uint32_t in_group = blockIdx.z % chunks * a.chunk, skip = blockIdx.z / chunks * a.rows;
+    // Work that only fills up has no rows.
+    if (skip >= w.rows) return;
+    w.first += skip, w.rows = w.rows - skip < a.rows ? w.rows - skip : a.rows;
     const uint32_t chunk = group - in_group < a.chunk ? group - in_group : a.chunk;
     const uint32_t first_head = kv_head * group + in_group, queries = w.rows * chunk;
     const uint32_t k_bytes = K::bytes(a.head_dim), v_bytes = V::bytes(a.v_dim);

@@ -25,6 +25,8 @@ __device__ inline float warp_max(float x) {
 
 __device__ inline float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
 
+__device__ inline uint32_t float_bits(float x) { return __float_as_uint(x); }
+
 __device__ inline float half_at(const uint8_t* p) { return half_to_float(*(const uint16_t*)p); }
 
 __device__ inline uint32_t half_bits(const uint8_t* p) { return *(const uint16_t*)p; }
@@ -64,6 +66,15 @@ template <int ALIGN, int N> __device__ inline void load_words(const uint8_t* p, 
     Words<ALIGN, N> words;
     words.load(p);
     for (int i = 0; i < N; i++) w[i] = words[i];
+}
+
+// N floats, aligned to as many bytes.
+template <int N> __device__ inline void load_floats(const float* from, float* to) {
+    static_assert(N == 1 || N == 2 || N % 4 == 0, "loads of 4, 8 or 16 bytes");
+    if (N == 1) to[0] = from[0];
+    Words<N % 4 == 0 ? 16 : 8, N> words;
+    if (N > 1) words.load((const uint8_t*)from);
+    for (int i = 0; N > 1 && i < N; i++) to[i] = bits_to_float(words[i]);
 }
 
 // 32 consecutive activations were rounded to eight bits under one scale; `sums` holds the sums of the integers of both

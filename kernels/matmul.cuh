@@ -151,15 +151,6 @@ struct MatmulSums {
     float of[4][2][2][4];
 };
 
-// N floats, aligned to as many bytes.
-template <int N> __device__ inline void load_floats(const float* from, float* to) {
-    static_assert(N == 1 || N == 2 || N % 4 == 0, "loads of 4, 8 or 16 bytes");
-    if (N == 1) to[0] = from[0];
-    Words<N % 4 == 0 ? 16 : 8, N> words;
-    if (N > 1) words.load((const uint8_t*)from);
-    for (int i = 0; N > 1 && i < N; i++) to[i] = bits_to_float(words[i]);
-}
-
 // The scales of a lane's two rows of 16.
 template <class F> struct RowScales {
     float d[2][F::SCALES], less[2][F::SCALES], m[2][F::SCALES];

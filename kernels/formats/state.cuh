@@ -105,4 +105,13 @@ struct StateQ4_0 {
     }
 };
 
+// The formats' places in the table of `src/hal/cuda/kernels.rs`, where a kernel is for all.
+constexpr uint32_t IS_F32 = 0, IS_F16 = 1, IS_Q8_0 = 2, IS_Q4_0 = 3;
+
+__device__ inline uint32_t state_bytes(uint32_t format, uint32_t dim) {
+    if (format == IS_F32) return StateF32::bytes(dim);
+    if (format == IS_F16) return StateF16::bytes(dim);
+    return format == IS_Q8_0 ? StateQ8_0::bytes(dim) : StateQ4_0::bytes(dim);
+}
+
 #define STATE_FORMATS(X) X(StateF32, f32) X(StateF16, f16) X(StateQ8_0, q8_0) X(StateQ4_0, q4_0)

@@ -1,10 +1,10 @@
 // What a format tells the kernels: how 32 consecutive elements of a row become integers under one or two scales.
 //
-// A format is a struct with LEN elements and BYTES bytes of a block; SUBS, how many runs of 32 elements one step unpacks
-// (those that share bytes); SCALES, 1 or 2 to a run; MIN, whether elements have an offset; OFFSET, which is not zero
-// where that is always d times -OFFSET. `sub(unit, i)` says which run of the block is the i-th of step `unit`, `load`
-// loads what a step needs, as a `Raw`, and `unpack` unpacks it: apart, so that a kernel can load early. Rows are whole
-// blocks and a weight begins at a multiple of 256, which says how a block is aligned. The layouts are those of
+// A format is a struct with LEN elements and BYTES bytes of a block; SUBS, how many runs of 32 elements one step
+// unpacks (those that share bytes); SCALES, 1 or 2 to a run; MIN, whether elements have an offset; OFFSET, which is not
+// zero where that is always d times -OFFSET. `sub(unit, i)` says which run of the block is the i-th of step `unit`,
+// `load` loads what a step needs, as a `Raw`, and `unpack` unpacks it: apart, so that a kernel can load early. Rows are
+// whole blocks and a weight begins at a multiple of 256, which says how a block is aligned. The layouts are those of
 // `src/quant`.
 #pragma once
 

@@ -85,7 +85,8 @@ struct Copy {
 struct Fiber {
     Context context;
     State state;
-    uint32_t mask, words[AIR_WORDS];
+    // What the lane gives to an exchange.
+    uint32_t mask, count, words[AIR_WORDS];
     // Copies that have begun.
     uint32_t copies;
     Copy copy[MOST_COPIES];
@@ -105,7 +106,7 @@ const void* parameters;
 uint8_t* room;
 char failure[256];
 
-void change(Context& from, Context& to, bool last) {
+AIR_UNCHECKED void change(Context& from, Context& to, bool last) {
 #if ASAN
     __sanitizer_start_switch_fiber(last ? nullptr : &from.fake, to.stack, to.size);
 #else
@@ -161,20 +162,20 @@ void prepare(Fiber& f) {
 #endif
 }
 
-void resume(uint32_t thread) {
+AIR_UNCHECKED void resume(uint32_t thread) {
     running = thread;
     threadIdx = {thread, 0, 0};
     change(scheduler, fibers[thread].context, false);
 }
 
-void leave(State state) {
+AIR_UNCHECKED void leave(State state) {
     Fiber& f = fibers[running];
     f.state = state;
     change(f.context, scheduler, false);
 }
 
 // Completes exchanges of a warp's lanes; whether there was one.
-bool exchange(uint32_t warp) {
+AIR_UNCHECKED bool exchange(uint32_t warp) {
     Fiber* lanes = fibers + warp * WARP;
     bool any = false;
     for (uint32_t lane = 0; lane < WARP; lane++) {
@@ -187,7 +188,7 @@ bool exchange(uint32_t warp) {
         if (!all) continue;
         for (uint32_t i = 0; i < WARP; i++) {
             if (!(mask >> i & 1)) continue;
-            memcpy(warps[warp].words + i * AIR_WORDS, lanes[i].words, sizeof lanes[i].words);
+            for (uint32_t w = 0; w < lanes[i].count; w++) warps[warp].words[i * AIR_WORDS + w] = lanes[i].words[w];
             lanes[i].state = READY;
         }
         any = true;
@@ -209,7 +210,7 @@ void diverged() {
     }
 }
 
-void run_block(uint32_t order) {
+AIR_UNCHECKED void run_block(uint32_t order) {
     const uint32_t threads = blockDim.x, count = threads / WARP;
     for (uint32_t t = 0; t < threads; t++) prepare(fibers[t]);
     for (;;) {
@@ -240,11 +241,12 @@ extern "C" {
 
 void air_barrier() { leave(IN_BARRIER); }
 
-const uint32_t* air_exchange(uint32_t mask, const uint32_t* words, uint32_t count) {
+AIR_UNCHECKED const uint32_t* air_exchange(uint32_t mask, const uint32_t* words, uint32_t count) {
     Fiber& f = fibers[running];
     if (!(mask >> (running % WARP) & 1)) air_fail("a lane takes part in a shuffle or vote whose mask does not name it");
     f.mask = mask;
-    memcpy(f.words, words, count * sizeof *words);
+    f.count = count;
+    for (uint32_t w = 0; w < count; w++) f.words[w] = words[w];
     leave(IN_EXCHANGE);
     return warps[running / WARP].words;
 }

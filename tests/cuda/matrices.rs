@@ -1,9 +1,10 @@
 //! Products of small matrices by a warp: which lane holds what, by the formulas of the PTX document.
 //!
 //! Whole matrices are cut into fragments as chapter "Warp-level matrix instructions", "Matrix fragments for
-//! mma.m16n8k32" (and m16n8k16) writes it: element `i` of a lane's fragment, lowest bits of the first register first, has
-//! a row and a column. The wrappers that kernels use must then give the plain product, cut up by the same chapter. The
-//! kernels know nothing of these formulas, and the emulator computes them the other way round, from element to lane.
+//! mma.m16n8k32" (and m16n8k16) writes it: element `i` of a lane's fragment, lowest bits of the first register first,
+//! has a row and a column. The wrappers that kernels use must then give the plain product, cut up by the same chapter.
+//! The kernels know nothing of these formulas, and the emulator computes them the other way round, from element to
+//! lane.
 
 use crate::build;
 use crate::case::Random;
@@ -23,6 +24,13 @@ KERNEL(bytes_16, Args, 32) {
     const uint32_t lane = threadIdx.x;
     mma_s8_16(a.d + 4 * lane, a.a + 2 * lane, a.b + lane, a.c + 4 * lane);
 }
+KERNEL(halves_16, Args, 32) {
+    const uint32_t lane = threadIdx.x;
+    float d[4];
+    for (int i = 0; i < 4; i++) d[i] = (float)a.c[4 * lane + i];
+    mma_f16(d, a.a + 4 * lane, a.b + 2 * lane);
+    for (int i = 0; i < 4; i++) a.d[4 * lane + i] = (int)d[i];
+}
 // 32 rows of 16 bytes of `a` by way of shared memory, half of them copied, row 9 as zeros; before they have arrived,
 // what is there is written behind them.
 KERNEL(rows_of_matrices, Args, 32) {
@@ -35,6 +43,12 @@ KERNEL(rows_of_matrices, Args, 32) {
     copies_done();
     __syncthreads();
     load_matrices((uint32_t*)a.d + 4 * lane, rows + lane);
+}
+KERNEL(turned_matrices, Args, 32) {
+    uint4* rows = (uint4*)dynamic_shared();
+    rows[threadIdx.x] = ((const uint4*)a.a)[threadIdx.x];
+    __syncthreads();
+    load_turned_matrices((uint32_t*)a.d + 4 * threadIdx.x, rows + threadIdx.x);
 }
 "#;
 
@@ -89,6 +103,37 @@ fn of_b_bytes(lane: usize, i: usize) -> (usize, usize) {
     (in_group * 4 + (i & 3) + if i < 4 { 0 } else { 16 }, group)
 }
 
+/// The same of half floats.
+fn of_halves(lane: usize, i: usize) -> (usize, usize) {
+    let (group, in_group) = (lane >> 2, lane % 4);
+    let row = if i < 2 || (4..6).contains(&i) { group } else { group + 8 };
+    (row, in_group * 2 + (i & 1) + if i < 4 { 0 } else { 8 })
+}
+
+fn of_b_halves(lane: usize, i: usize) -> (usize, usize) {
+    let (group, in_group) = (lane >> 2, lane % 4);
+    (in_group * 2 + (i & 1) + if i < 2 { 0 } else { 8 }, group)
+}
+
+/// Whole numbers, of which every sum is one.
+pub fn products_of_halves() {
+    let mut rng = Random(32);
+    let mut whole = |n: usize| -> Vec<i32> { (0..n).map(|_| rng.below(65) as i32 - 32).collect() };
+    let (a, b, c) = (whole(16 * 16), whole(16 * 8), whole(16 * 8));
+    let half = |x: i32| u32::from(half::f16::from_f32(x as f32).to_bits());
+    let lanes = |n: usize| (0..32).flat_map(move |lane| (0..n).map(move |i| (lane, i)));
+    let at = |(row, column): (usize, usize), width: usize| row * width + column;
+    let of_lanes_a = lanes(8).map(|(lane, i)| half(a[at(of_halves(lane, i), 16)]));
+    let of_lanes_b = lanes(4).map(|(lane, i)| half(b[at(of_b_halves(lane, i), 8)]));
+    let of_lanes_c: Vec<i32> = lanes(4).map(|(lane, i)| c[at(of_result(lane, i), 8)]).collect();
+    let d = run("halves_16", &pack::<16>(of_lanes_a), &pack::<16>(of_lanes_b), &of_lanes_c);
+    for (lane, i) in lanes(4) {
+        let (row, column) = of_result(lane, i);
+        let want = c[row * 8 + column] + (0..16).map(|e| a[row * 16 + e] * b[e * 8 + column]).sum::<i32>();
+        assert_eq!(d[4 * lane + i], want, "row {row}, column {column}");
+    }
+}
+
 pub fn products_of_bytes() {
     let mut rng = Random(30);
     for (kernel, k) in [("bytes_32", 32), ("bytes_16", 16)] {
@@ -127,5 +172,20 @@ pub fn matrices_from_shared_memory() {
         }
         let early = if lane < 16 { u32::MAX } else { a[4 * lane] };
         assert_eq!(d[128 + lane] as u32, early, "lane {lane} before its copies have arrived");
+    }
+}
+
+/// "When .trans is there, the matrix is loaded in column-major format": thread t has parts of column t / 4.
+pub fn turned_matrices() {
+    let mut rng = Random(33);
+    let a: Vec<u32> = (0..128).map(|_| rng.next() as u32).collect();
+    let element = |row: usize, column: usize| a[4 * row + column / 2] >> (16 * (column % 2)) & 0xffff;
+    let d = run("turned_matrices", &a, &[], &[]);
+    for lane in 0..32 {
+        for matrix in 0..4 {
+            let (row, column) = (8 * matrix + lane % 4 * 2, lane / 4);
+            let want = element(row, column) | element(row + 1, column) << 16;
+            assert_eq!(d[4 * lane + matrix] as u32, want, "lane {lane}, matrix {matrix}");
+        }
     }
 }

@@ -53,7 +53,7 @@ pub fn attend(shape: Attention, k: Kind, v: Kind, rng: &mut Random) -> Case {
 /// Sequences that mix, windows, groups of heads and formats of the state.
 pub fn attention_over_pages() {
     let mut rng = Random(10);
-    let kinds = [(Kind::F32, 1e-11f64), (Kind::F16, 1e-7), (Kind::Q8_0, 1e-5), (Kind::Q4_0, 1e-3)];
+    let kinds = [(Kind::F32, 1e-11f64), (Kind::F16, 1e-6), (Kind::Q8_0, 1e-5), (Kind::Q4_0, 1e-3)];
     // Keys and values that the two backends round differently before they are encoded differ by a step now and then.
     for (k, rough) in kinds {
         for (v, rougher) in kinds {
@@ -85,7 +85,7 @@ pub fn attention_of_any_group_and_head() {
             let mut case = attend(shape, Kind::F16, Kind::F16, &mut rng);
             case.rows.truncate(45);
             case.input.truncate(45 * 32);
-            case.check_in(&[3, 45], &format!("{shape:?}"), 1e-7);
+            case.check_in(&[3, 45], &format!("{shape:?}"), 1e-6);
         }
     }
     // A head that does not fit into a block's memory.

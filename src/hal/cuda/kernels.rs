@@ -109,6 +109,12 @@ layouts! {
         heads: u32, kv_heads: u32, head_dim: u32, v_dim: u32,
         rows: u32, chunk: u32, span: u32, window: u32, scale: f32, unused: u32,
     }
+    /// `attend_tiles_*`; formats are places in `STATE`.
+    AttendTileArgs {
+        q: Address, out: Address, pages: Address, work: Address, order: Address, positions: Address, tables: Address,
+        page_bytes: u64, k_offset: u64, v_offset: u64, heads: u32, kv_heads: u32, head_dim: u32, v_dim: u32,
+        k_format: u32, v_format: u32, window: u32, scale: f32,
+    }
     /// A row whose splits `attend_join` puts together.
     AttendJoin { row: u32, first: u32, splits: u32, unused: u32 }
     /// `attend_join`
@@ -148,6 +154,9 @@ const ATTEND: [[&str; 4]; 4] = [
     ["attend_q8_0_f32", "attend_q8_0_f16", "attend_q8_0_q8_0", "attend_q8_0_q4_0"],
     ["attend_q4_0_f32", "attend_q4_0_f16", "attend_q4_0_q8_0", "attend_q4_0_q4_0"],
 ];
+/// Elements of a head that fit into each of `ATTEND_TILES`.
+pub(super) const TILE_WIDTHS: [u32; 4] = [64, 96, 128, 256];
+const ATTEND_TILES: [&str; 4] = ["attend_tiles_64", "attend_tiles_96", "attend_tiles_128", "attend_tiles_256"];
 const OTHERS: [&str; 12] = [
     "quantise",
     "expert_count",
@@ -189,6 +198,7 @@ const _: () = {
         check::<AttendArgs>(&ATTEND[i]);
         i += 1;
     }
+    check::<AttendTileArgs>(&ATTEND_TILES);
     check::<QuantiseArgs>(&["quantise"]);
     check::<ExpertCountArgs>(&["expert_count"]);
     check::<ExpertPlaceArgs>(&["expert_place"]);
@@ -206,14 +216,14 @@ const _: () = {
 pub fn names() -> Vec<&'static str> {
     let families = [EMBED, MATMUL].into_iter().chain(MATVEC.map(|(_, family)| family));
     let mut names: Vec<&str> = families.flatten().chain(KV_APPEND).chain(ATTEND.into_iter().flatten()).collect();
-    names.extend(OTHERS);
+    names.extend(OTHERS.iter().chain(&ATTEND_TILES));
     names.sort_unstable();
     names.dedup();
     names
 }
 
 /// The place of a format of the sequence state in the tables above.
-fn state(kind: Kind) -> usize {
+pub(super) fn state(kind: Kind) -> usize {
     STATE.iter().position(|k| *k == kind).expect("`reserve` admits no other")
 }
 
@@ -377,11 +387,21 @@ pub(super) fn kv_append(d: &mut dyn Driver, kind: Kind, args: &KvAppendArgs, row
     launch(d, KV_APPEND[state(kind)], [rows, args.heads, 1], 32, args)
 }
 
-/// Attention of `tiles` tiles over keys and values of these formats.
-pub(super) fn attend(d: &mut dyn Driver, k: Kind, v: Kind, args: &AttendArgs, tiles: u32) -> Result<()> {
-    let chunks = (args.heads / args.kv_heads).div_ceil(args.chunk);
+/// Attention of `tiles` tiles of up to `most` rows over keys and values of these formats.
+pub(super) fn attend(d: &mut dyn Driver, k: Kind, v: Kind, args: &AttendArgs, tiles: u32, most: u32) -> Result<()> {
+    let chunks = (args.heads / args.kv_heads).div_ceil(args.chunk) * most.div_ceil(args.rows);
     let shared = attend_shared(args.rows, args.chunk, args.span, args.head_dim, args.v_dim);
     launch_with(d, ATTEND[state(k)][state(v)], [tiles, args.kv_heads, chunks], 128, shared, args)
+}
+
+/// Attention of `tiles` tiles of up to `most` rows by the kernel for heads of up to `width` elements, one of
+/// `TILE_WIDTHS`.
+pub(super) fn attend_tiles(d: &mut dyn Driver, width: u32, args: &AttendTileArgs, tiles: u32, most: u32) -> Result<()> {
+    let name = TILE_WIDTHS.iter().zip(ATTEND_TILES).find(|(w, _)| **w == width).expect("one of the widths").1;
+    // Four warps of 16 queries, and two pages of keys and values, with 144 bytes of marks (`TilePage`).
+    let blocks = [tiles, args.kv_heads, (most * (args.heads / args.kv_heads)).div_ceil(64)];
+    let shared = 2 * (2 * 32 * (width + 8) * 2 + 144);
+    launch_with(d, name, blocks, 128, shared, args)
 }
 
 /// Bytes of shared memory of `attend` (`attend_room` in `kernels/attention.cuh`).

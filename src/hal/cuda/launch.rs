@@ -9,48 +9,14 @@ use super::kernels;
 use super::memory::{Buffer, Values};
 use super::products::Extra;
 use super::ring::Ring;
-use super::rows::{Rows, TILE};
+use super::rows::Rows;
 use super::schedule::{Schedule, Step};
 use super::state::Pages;
 use super::weights::Weight;
-use super::{Cuda, misfit};
-use crate::error::{Error, Result};
+use super::{Cuda, attention, misfit};
+use crate::error::Result;
 use crate::hal::{Batch, Bindings, KvLayerId, ProgramId, WeightId};
 use crate::op::{Activation, Attention, Op, Pairing, Program, Rope, RowSet, ValueId, WeightSlot};
-
-/// How a block of attention's threads is used: query heads of a chunk, and positions at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Blocks {
-    pub(super) chunk: u32,
-    pub(super) span: u32,
-}
-
-/// Shared memory that every device gives without being asked.
-const COMMON_SHARED: u32 = 48 << 10;
-
-/// Queries of a block, at most.
-const MOST_QUERIES: u32 = 32;
-
-impl Blocks {
-    /// For tiles of up to `rows` rows: as many heads together as fit, many positions at a time before many heads.
-    ///
-    /// # Errors
-    /// `Unsupported` where not even one head fits into `most` bytes.
-    pub(super) fn of(a: &Attention, rows: u32, most: u32) -> Result<Blocks> {
-        let group = (a.heads / a.kv_heads) as u32;
-        for room in [COMMON_SHARED, most] {
-            for chunk in (1..=group.min((MOST_QUERIES / rows).max(1))).rev() {
-                for span in [32, 16, 8] {
-                    if kernels::attend_shared(rows, chunk, span, a.head_dim as u32, a.v_dim as u32) <= room {
-                        return Ok(Blocks { chunk, span });
-                    }
-                }
-            }
-        }
-        let what = format!("attention with heads of {} and {} elements on this device", a.head_dim, a.v_dim);
-        Err(Error::Unsupported { what, instead: "run the model on the CPU".into() })
-    }
-}
 
 pub(super) struct Launch<'a> {
     pub(super) d: &'a mut dyn Driver,
@@ -313,44 +279,17 @@ impl<'a> Launch<'a> {
         {
             return Err(misfit(self.program, format!("{a:?} over the state of {layer:?}")));
         }
-        let (start, page_bytes, k, v) = (pages.start(), pages.page_bytes, pages.k.kind, pages.v.kind);
-        let (q, out, partials) = (self.at(q)?, self.at(out)?, self.values.partials.at);
-        let parts = self.rows.groups[id.group];
-        let (heads, v_dim) = (a.heads as u32, a.v_dim as u32);
-        for (work, rows) in [(parts.single, 1), (parts.tiles, TILE as u32)] {
-            if work.count == 0 {
-                continue;
-            }
-            let Blocks { chunk, span } = Blocks::of(a, rows, self.shared)?;
-            let args = kernels::AttendArgs {
-                q,
-                out,
-                partials,
-                pages: start,
-                work: self.rows.at(work),
-                order: self.rows.at(self.rows.order),
-                positions: self.rows.at(self.rows.positions),
-                tables: self.rows.at(parts.tables),
-                page_bytes,
-                k_offset,
-                v_offset,
-                heads,
-                kv_heads: a.kv_heads as u32,
-                head_dim: a.head_dim as u32,
-                v_dim,
-                rows,
-                chunk,
-                span,
-                window: a.window.unwrap_or(0),
-                scale: a.scale,
-                unused: 0,
-            };
-            kernels::attend(self.d, k, v, &args, work.count as u32)?;
-        }
-        if parts.joins.count > 0 {
-            let args = kernels::AttendJoinArgs { partials, work: self.rows.at(parts.joins), out, heads, v_dim };
-            kernels::attend_join(self.d, &args, parts.joins.count as u32)?;
-        }
-        Ok(())
+        let place = attention::Place {
+            q: self.at(q)?,
+            out: self.at(out)?,
+            partials: self.values.partials.at,
+            pages: pages.start(),
+            page_bytes: pages.page_bytes,
+            k_offset,
+            v_offset,
+            k: pages.k.kind,
+            v: pages.v.kind,
+        };
+        attention::attend(self.d, a, self.rows, self.rows.groups[id.group], place, self.shared)
     }
 }

@@ -6,17 +6,19 @@
 //! Panels of weights that the device has no memory for are brought through a ring of places by a second stream, while
 //! the first computes with those before them.
 //!
-//! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver, `staging`, `uploads` and `pins`,
-//! `kernels` has a typed launcher for each kernel, `memory` says where values lie, `ring` where panels pass through,
-//! `rows` what kernels must know of a batch, `state` how pages lie, `schedule` which ops run together, `launch` and
-//! `products` by which kernels, `recorder` which launches are done at once; `ptx` has the kernels as they were compiled,
-//! `gpus` what the driver shows, `libraries` what NVIDIA ships beside it (`cufile`, `nccl`), `probe` what a GPU gives;
-//! `clock` and `watch` tell how long kernels take. Sums are float32 in a fixed order, so a launch on the same device gives
-//! the same bits each time, wherever weights are. The tests run the same kernels, compiled for the host, behind `Driver`.
+//! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver, `staging`, `uploads` and
+//! `pins`, `kernels` has a typed launcher for each kernel, `memory` says where values lie, `ring` where panels pass
+//! through, `rows` what kernels must know of a batch, `state` how pages lie, `schedule` which ops run together,
+//! `launch`, `products` and `attention` by which kernels, `recorder` which launches are done at once; `ptx` has the
+//! kernels as they were compiled, `gpus` what the driver shows, `libraries` what NVIDIA ships beside it (`cufile`,
+//! `nccl`), `probe` what a GPU gives; `clock` and `watch` tell how long kernels take. Sums are float32 in a fixed
+//! order, so a launch on the same device gives the same bits each time, wherever weights are. The tests run the same
+//! kernels, compiled for the host, behind `Driver`.
 //!
 //! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
 //! not be read is NaN.
 
+mod attention;
 mod clock;
 mod cufile;
 mod device;
@@ -135,7 +137,7 @@ impl Cuda {
                     needs.experts = needs.experts.max(program.weights[weight.0 as usize].shape[2]);
                 }
                 Op::Attend { attention, .. } => {
-                    launch::Blocks::of(attention, rows::TILE as u32, self.properties.shared)?;
+                    attention::check(attention, self.properties.shared)?;
                     needs.split = needs.split.max(attention.heads * (attention.v_dim + 2));
                 }
                 _ => {}

@@ -17,7 +17,7 @@ use crate::hal::{Batch, NO_PAGE, PAGE};
 use std::ops::Range;
 
 /// Rows of a tile of attention.
-pub(super) const TILE: usize = 16;
+pub(super) const TILE: usize = 64;
 
 /// A sequence with fewer rows than this in a batch is attended row by row.
 const FEW: usize = 4;

@@ -39,7 +39,8 @@ struct MatvecArgs {
     uint32_t cols, rows, n, share, stride, unused;
 };
 
-// As above for many inputs, without a gate. By experts: `tiles` says which slots of `order` blockIdx.y works on.
+// As above for many inputs, without a gate; for weights in float16 `scales` are the inputs' `Powers`. By experts:
+// `tiles` says which slots of `order` blockIdx.y works on.
 struct MatmulArgs {
     const uint8_t* weight;
     const float* x;
@@ -51,6 +52,13 @@ struct MatmulArgs {
     const uint32_t* order;
     float* y;
     uint32_t cols, rows, n, share, stride, unused;
+};
+
+// powers[row] of `rows` rows of `cols` elements, for products with float16.
+struct RowPowersArgs {
+    const float* x;
+    Powers* powers;
+    uint32_t cols, rows;
 };
 
 // counts[e] = how many of the slots chose expert e.

@@ -151,14 +151,11 @@ __device__ inline void take_queries(const AttendTileArgs& a, const AttendWork& w
             two_of(a, q, 8 * k + lane % 4 * 2, there, x);
             most = fmaxf(most, fmaxf(fabsf(x[0]), fabsf(x[1])));
         }
-        // The power of two below the largest; none where that has no inverse, or is no number.
-        const uint32_t exponent = float_bits(row_max(most)) >> 23;
-        const bool usual = exponent > 0 && exponent < 254;
-        const float down = usual ? bits_to_float((254 - exponent) << 23) : 1.0f;
-        t.scale[i] = (usual ? bits_to_float(exponent << 23) : 1.0f) * a.scale * 1.44269504f;
+        const Powers powers = powers_of(row_max(most));
+        t.scale[i] = powers.up * a.scale * 1.44269504f;
         for (uint32_t k = 0; k < D / 8; k++) {
             two_of(a, q, 8 * k + lane % 4 * 2, there, x);
-            t.q[k / 2][k % 2 * 2 + i] = pack_halves(x[0] * down, x[1] * down);
+            t.q[k / 2][k % 2 * 2 + i] = pack_halves(x[0] * powers.down, x[1] * powers.down);
         }
     }
 }

@@ -77,6 +77,22 @@ template <int N> __device__ inline void load_floats(const float* from, float* to
     for (int i = 0; N > 1 && i < N; i++) to[i] = bits_to_float(words[i]);
 }
 
+// A power of two by which the largest of some numbers comes to between 1 and 2, and its inverse: both are one where
+// there is none such, or where that is no number.
+struct Powers {
+    float down, up;
+};
+
+__device__ inline Powers powers_of(float most) {
+    const uint32_t exponent = float_bits(most) >> 23;
+    Powers p = {1.0f, 1.0f};
+    if (exponent > 0 && exponent < 254) {
+        p.down = bits_to_float((254 - exponent) << 23);
+        p.up = bits_to_float(exponent << 23);
+    }
+    return p;
+}
+
 // 32 consecutive activations were rounded to eight bits under one scale; `sums` holds the sums of the integers of both
 // halves of sixteen, as two signed 16-bit numbers.
 struct Scale {

@@ -37,6 +37,13 @@ __device__ inline uint32_t pack_halves(float low, float high) {
     return both;
 }
 
+// The same as bfloat16.
+__device__ inline uint32_t pack_bfloats(float low, float high) {
+    uint32_t both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+
 // Products of small matrices by a whole warp, whose lanes hold parts ("fragments") of each: d = a b + c, with 16 rows
 // of a, 8 columns of b, and as many elements between them as the name says. Which elements a lane holds says the PTX
 // document, "Matrix fragments for mma.m16n8k32" and its like; in words, for lane 4 g + t:
@@ -60,6 +67,13 @@ __device__ inline void mma_s8_16(int* d, const uint32_t* a, const uint32_t* b, c
 
 __device__ inline void mma_f16(float* d, const uint32_t* a, const uint32_t* b) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ inline void mma_bf16(float* d, const uint32_t* a, const uint32_t* b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -10,16 +10,13 @@
 // depend on the tile. An integer becomes a float without being converted, which costs four times a product: the tensor
 // cores add it to the bits of 1.5 2^23, and the multiplication by the scale, d, takes d 1.5 2^23 away again, which is
 // exact: scales have at most 19 bits.
-//
-// A row of shared memory has 128 bytes of a step in eight parts of 16, of which part i lies at i ^ (row % 8): eight
-// rows that are read or written at the same part use different banks.
 #pragma once
 
 #include "formats/table.cuh"
 #include "matmul_tile.cuh"
 
-// Runs of a step, and bytes of a row of it.
-constexpr uint32_t RUNS = 4, STEP_BYTES = 32 * RUNS;
+// Runs of a step.
+constexpr uint32_t RUNS = STEP_BYTES / 32;
 // 1.5 2^23, and its bits.
 constexpr float BIG = 12582912.0f;
 constexpr int BIG_BITS = 0x4b400000;
@@ -30,7 +27,7 @@ constexpr uint32_t APART = 8;
 template <class F> struct Stage {
     // Where an offset is a multiple of the scale, the integers have it.
     static constexpr bool MIN = F::MIN && F::OFFSET == 0;
-    // Floats beside a run: scales and offsets of a row; scale of an activation, and its sums times it.
+    // Floats beside a run: scales and offsets of a row; scale of an activation, and its sums.
     static constexpr uint32_t OF_ROW = F::SCALES * (MIN ? 2 : 1), OF_INPUT = MIN ? 2 * F::SCALES : 1;
 
     uint32_t tile;
@@ -46,10 +43,6 @@ template <class F> struct Stage {
         s.of_rows = (float*)(s.inputs + s.tile * STEP_BYTES);
         s.of_inputs = s.of_rows + of_runs / 4 * OF_ROW;
         return s;
-    }
-    // Part `part` of a row.
-    __device__ static uint8_t* part(uint8_t* rows, uint32_t row, uint32_t part) {
-        return rows + row * STEP_BYTES + (part ^ (row % 8)) * 16;
     }
     __device__ float* of_row(uint32_t run, uint32_t row) const {
         return of_rows + (run * (tile + APART) + row) * OF_ROW;
@@ -98,7 +91,7 @@ template <class F> struct Carrier {
             if (input_of(i) >= inputs) continue;
             const uint64_t at = there ? input[i] + from : 0;
             for (uint32_t half = 0; half < 2; half++) {
-                copy_16(Stage<F>::part(to.inputs, input_of(i), 2 * run + half), q + 2 * at + half, there);
+                copy_16(matmul_part(to.inputs, input_of(i), 2 * run + half), q + 2 * at + half, there);
             }
             if (there) scale[i] = load_scale(scales + at);
         }
@@ -117,7 +110,7 @@ template <class F> struct Carrier {
                 }
                 for (uint32_t half = 0; half < 2; half++) {
                     const uint32_t* from = w[k].q + 4 * half;
-                    uint8_t* at = Stage<F>::part(to.weights, row(i), 2 * run + half);
+                    uint8_t* at = matmul_part(to.weights, row(i), 2 * run + half);
                     *(uint4*)at = make_uint4(from[0], from[1], from[2], from[3]);
                 }
                 float* of_row = to.of_row(run, row(i));
@@ -143,12 +136,6 @@ template <class F> struct Carrier {
     template <int N> __device__ static uint32_t minus(uint32_t q) {
         return ((q | 0x80808080u) - N * 0x01010101u) ^ 0x80808080u;
     }
-};
-
-// A lane's part of a warp's 32 rows by half the tile's activations: of each 16 activations in two blocks of eight, and
-// of the rows in two of sixteen, four sums as `mma` has them.
-struct MatmulSums {
-    float of[4][2][2][4];
 };
 
 // The scales of a lane's two rows of 16.
@@ -194,8 +181,8 @@ template <class F, bool ALL>
 __device__ inline void matmul_run(const Stage<F>& s, uint32_t run, uint32_t count, MatmulSums& sums) {
     constexpr uint32_t OF_INPUT = Stage<F>::OF_INPUT;
     const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, row = warp / 2 * 32, first = warp % 2 * 16;
-    const uint8_t* weights = Stage<F>::part(s.weights, row + lane % 16, 2 * run + lane / 16);
-    const uint8_t* inputs = Stage<F>::part(s.inputs, first + lane % 8 + lane / 16 * 8, 2 * run + lane / 8 % 2);
+    const uint8_t* weights = matmul_part(s.weights, row + lane % 16, 2 * run + lane / 16);
+    const uint8_t* inputs = matmul_part(s.inputs, first + lane % 8 + lane / 16 * 8, 2 * run + lane / 8 % 2);
     const float *of_rows = s.of_row(run, row + lane / 4), *of_inputs = s.of_input(run, first + lane % 4 * 2);
     uint32_t w[2][4];
     RowScales<F> scales[2];
@@ -212,25 +199,6 @@ __device__ inline void matmul_run(const Stage<F>& s, uint32_t run, uint32_t coun
             float of[2 * OF_INPUT];
             load_floats<2 * OF_INPUT>(of_inputs + (32 * j + 8 * block) * OF_INPUT, of);
             for (uint32_t i = 0; i < 2; i++) matmul_block<F>(w[i], x + 2 * block, scales[i], of, sums.of[j][block][i]);
-        }
-    }
-}
-
-__device__ inline void matmul_write(const MatmulArgs& a, const MatmulTile& t, uint32_t first_row,
-                                    const MatmulSums& sums) {
-    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-#pragma unroll
-    for (uint32_t i = 0; i < 4 * 2 * 2; i++) {
-        const uint32_t j = i / 4, block = i / 2 % 2, which = i % 2, first = 16 * (2 * j + warp % 2) + 8 * block;
-        for (uint32_t e = 0; e < 4; e++) {
-            const uint32_t input = first + lane % 4 * 2 + e % 2;
-            const uint32_t row = first_row + warp / 2 * 32 + 16 * which + lane / 4 + e / 2 * 8;
-            if (input >= t.count || row >= a.rows) continue;
-            const uint64_t at = (uint64_t)matmul_slot(a, t, input) * a.stride + row;
-            float y = sums.of[j][block][which][e];
-            if (a.bias) y += a.bias[row];
-            if (a.residual) y += a.residual[at];
-            a.y[at] = y;
         }
     }
 }
@@ -259,7 +227,7 @@ template <class F> __device__ inline void matmul(const MatmulArgs& a) {
         if (more) carrier.end(next, from + RUNS);
         __syncthreads();
     }
-    matmul_write(a, t, first_row, sums);
+    matmul_write<false>(a, t, first_row, sums);
 }
 
 #define MATMUL(TYPE, stem)                                                                                            \

@@ -41,8 +41,20 @@ inline uint32_t pack_halves(float low, float high) {
     return (uint32_t)float_to_half(low) | (uint32_t)float_to_half(high) << 16;
 }
 
-// The same of two half floats in each word; sums are floats.
-AIR_UNCHECKED inline void mma_f16(float* d, const uint32_t* a, const uint32_t* b) {
+// Rounds to nearest, ties to even; a NaN stays one.
+inline uint32_t air_bfloat(float x) {
+    const uint32_t bits = __float_as_uint(x);
+    return x != x ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+
+inline uint32_t pack_bfloats(float low, float high) { return air_bfloat(low) | air_bfloat(high) << 16; }
+
+inline float air_f16(uint32_t bits) { return half_to_float((uint16_t)bits); }
+inline float air_bf16(uint32_t bits) { return __uint_as_float(bits << 16); }
+
+// The same of two numbers of 16 bits in each word; sums are floats.
+template <float (*NUMBER)(uint32_t)>
+AIR_UNCHECKED inline void air_mma_16(float* d, const uint32_t* a, const uint32_t* b) {
     const uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     const uint32_t* all = air_exchange(0xffffffffu, words, 6);
     const uint32_t lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
@@ -52,15 +64,17 @@ AIR_UNCHECKED inline void mma_f16(float* d, const uint32_t* a, const uint32_t* b
         for (uint32_t t = 0; t < 8; t++) {
             const uint32_t of_a = all[(4 * row + t % 4) * AIR_WORDS + t / 4 * 2 + i];
             const uint32_t of_b = all[(4 * (column + i) + t % 4) * AIR_WORDS + 4 + t / 4];
-            rows[i][2 * t] = half_to_float((uint16_t)of_a), rows[i][2 * t + 1] = half_to_float((uint16_t)(of_a >> 16));
-            columns[i][2 * t] = half_to_float((uint16_t)of_b);
-            columns[i][2 * t + 1] = half_to_float((uint16_t)(of_b >> 16));
+            rows[i][2 * t] = NUMBER(of_a & 0xffff), rows[i][2 * t + 1] = NUMBER(of_a >> 16);
+            columns[i][2 * t] = NUMBER(of_b & 0xffff), columns[i][2 * t + 1] = NUMBER(of_b >> 16);
         }
     }
     for (uint32_t e = 0; e < 4; e++) {
         for (uint32_t k = 0; k < 16; k++) d[e] += rows[e / 2][k] * columns[e % 2][k];
     }
 }
+
+inline void mma_f16(float* d, const uint32_t* a, const uint32_t* b) { air_mma_16<air_f16>(d, a, b); }
+inline void mma_bf16(float* d, const uint32_t* a, const uint32_t* b) { air_mma_16<air_bf16>(d, a, b); }
 
 // The rows of all lanes.
 inline const uint16_t* air_row(const uint32_t* all, uint32_t lane) {

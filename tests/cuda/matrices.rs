@@ -31,6 +31,13 @@ KERNEL(halves_16, Args, 32) {
     mma_f16(d, a.a + 4 * lane, a.b + 2 * lane);
     for (int i = 0; i < 4; i++) a.d[4 * lane + i] = (int)d[i];
 }
+KERNEL(bfloats_16, Args, 32) {
+    const uint32_t lane = threadIdx.x;
+    float d[4];
+    for (int i = 0; i < 4; i++) d[i] = (float)a.c[4 * lane + i];
+    mma_bf16(d, a.a + 4 * lane, a.b + 2 * lane);
+    for (int i = 0; i < 4; i++) a.d[4 * lane + i] = (int)d[i];
+}
 // 32 rows of 16 bytes of `a` by way of shared memory, half of them copied, row 9 as zeros; before they have arrived,
 // what is there is written behind them.
 KERNEL(rows_of_matrices, Args, 32) {
@@ -120,17 +127,21 @@ pub fn products_of_halves() {
     let mut rng = Random(32);
     let mut whole = |n: usize| -> Vec<i32> { (0..n).map(|_| rng.below(65) as i32 - 32).collect() };
     let (a, b, c) = (whole(16 * 16), whole(16 * 8), whole(16 * 8));
-    let half = |x: i32| u32::from(half::f16::from_f32(x as f32).to_bits());
+    let f16 = |x: i32| u32::from(half::f16::from_f32(x as f32).to_bits());
+    let bf16 = |x: i32| u32::from(half::bf16::from_f32(x as f32).to_bits());
     let lanes = |n: usize| (0..32).flat_map(move |lane| (0..n).map(move |i| (lane, i)));
     let at = |(row, column): (usize, usize), width: usize| row * width + column;
-    let of_lanes_a = lanes(8).map(|(lane, i)| half(a[at(of_halves(lane, i), 16)]));
-    let of_lanes_b = lanes(4).map(|(lane, i)| half(b[at(of_b_halves(lane, i), 8)]));
     let of_lanes_c: Vec<i32> = lanes(4).map(|(lane, i)| c[at(of_result(lane, i), 8)]).collect();
-    let d = run("halves_16", &pack::<16>(of_lanes_a), &pack::<16>(of_lanes_b), &of_lanes_c);
-    for (lane, i) in lanes(4) {
-        let (row, column) = of_result(lane, i);
-        let want = c[row * 8 + column] + (0..16).map(|e| a[row * 16 + e] * b[e * 8 + column]).sum::<i32>();
-        assert_eq!(d[4 * lane + i], want, "row {row}, column {column}");
+    let kinds: [(&str, &dyn Fn(i32) -> u32); 2] = [("halves_16", &f16), ("bfloats_16", &bf16)];
+    for (kernel, bits) in kinds {
+        let of_lanes_a = lanes(8).map(|(lane, i)| bits(a[at(of_halves(lane, i), 16)]));
+        let of_lanes_b = lanes(4).map(|(lane, i)| bits(b[at(of_b_halves(lane, i), 8)]));
+        let d = run(kernel, &pack::<16>(of_lanes_a), &pack::<16>(of_lanes_b), &of_lanes_c);
+        for (lane, i) in lanes(4) {
+            let (row, column) = of_result(lane, i);
+            let want = c[row * 8 + column] + (0..16).map(|e| a[row * 16 + e] * b[e * 8 + column]).sum::<i32>();
+            assert_eq!(d[4 * lane + i], want, "{kernel}: row {row}, column {column}");
+        }
     }
 }
 

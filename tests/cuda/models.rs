@@ -131,7 +131,8 @@ struct Golden {
     tokens: Vec<u32>,
 }
 
-/// The goldens of transformers, in float32: as near as the interpreter but for the order of sums.
+/// The goldens of transformers, in float32: as near as the interpreter but for the order of sums, and for what products
+/// with many rows round.
 pub fn every_golden_family() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
     let index = std::fs::read_to_string(dir.join("index.json")).unwrap();
@@ -142,7 +143,10 @@ pub fn every_golden_family() {
         for (chunk, reversed) in [(64, false), (3, true)] {
             let feed = Feed { pass: chunk, tile: chunk, state: Kind::F32, brought: false };
             let got = logits(&mut cuda(reversed), &catalogue, &c.tokens, feed);
-            let error = compare(&c.name, &got, &want, shape[1], 1e-9);
+            // Tensor cores round activations to the format of weights in half floats.
+            let rounded =
+                chunk > 8 && catalogue.tensors.values().any(|t| matches!(t.format.kind, Kind::F16 | Kind::BF16));
+            let error = compare(&c.name, &got, &want, shape[1], if rounded { 1e-5 } else { 1e-9 });
             println!("{:<22} chunks of {chunk:<2} {error:>8.1e}", c.name);
         }
     }

@@ -59,6 +59,8 @@ layouts! {
     EmbedArgs { table: Address, tokens: Address, out: Address, cols: u32, rows: u32 }
     /// `quantise`
     QuantiseArgs { x: Address, q: Address, scales: Address, blocks: u32, unused: u32 }
+    /// `row_powers`
+    RowPowersArgs { x: Address, powers: Address, cols: u32, rows: u32 }
     /// `matvec_*`; no gate where `up` is zero, no experts where `ids` is, no bias and no residual where those are.
     MatvecArgs {
         weight: Address, up: Address, x: Address, q: Address, scales: Address, bias: Address, residual: Address,
@@ -157,8 +159,9 @@ const ATTEND: [[&str; 4]; 4] = [
 /// Elements of a head that fit into each of `ATTEND_TILES`.
 pub(super) const TILE_WIDTHS: [u32; 4] = [64, 96, 128, 256];
 const ATTEND_TILES: [&str; 4] = ["attend_tiles_64", "attend_tiles_96", "attend_tiles_128", "attend_tiles_256"];
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 13] = [
     "quantise",
+    "row_powers",
     "expert_count",
     "expert_place",
     "expert_sum",
@@ -200,6 +203,7 @@ const _: () = {
     }
     check::<AttendTileArgs>(&ATTEND_TILES);
     check::<QuantiseArgs>(&["quantise"]);
+    check::<RowPowersArgs>(&["row_powers"]);
     check::<ExpertCountArgs>(&["expert_count"]);
     check::<ExpertPlaceArgs>(&["expert_place"]);
     check::<ExpertSumArgs>(&["expert_sum"]);
@@ -292,6 +296,11 @@ pub(super) fn quantise(d: &mut dyn Driver, args: &QuantiseArgs) -> Result<()> {
     launch(d, "quantise", [args.blocks.div_ceil(32), 1, 1], 256, args)
 }
 
+/// Powers of two of rows.
+pub(super) fn row_powers(d: &mut dyn Driver, args: &RowPowersArgs) -> Result<()> {
+    launch(d, "row_powers", [args.rows.div_ceil(4), 1, 1], 128, args)
+}
+
 /// A product with `args.n` rows, up to `FEW_ROWS`; with experts, of `slots` slots.
 pub(super) fn matvec(d: &mut dyn Driver, kind: Kind, args: &MatvecArgs, slots: u32) -> Result<()> {
     let (_, family) = MATVEC.iter().find(|(rows, _)| args.n as usize <= *rows).expect("`n` is at most FEW_ROWS");
@@ -299,33 +308,31 @@ pub(super) fn matvec(d: &mut dyn Driver, kind: Kind, args: &MatvecArgs, slots: u
 }
 
 /// How many inputs a tile of `matmul` has best, of about `n` with one matrix of `rows` rows: few for few, and few where
-/// larger tiles would not give each of `multiprocessors` one.
+/// larger tiles would leave many of `multiprocessors` without one.
 pub(super) fn tile_inputs(kind: Kind, rows: u32, n: u32, multiprocessors: u32) -> u32 {
     let [least, most] = TILE_INPUTS;
-    let mut tile = if is_plain(kind) { least } else { most };
-    while tile > least && (n <= tile / 2 || rows.div_ceil(tile) * n.div_ceil(tile) < multiprocessors) {
+    let mut tile = if kind == Kind::F32 { least } else { most };
+    // Three quarters of a device with large tiles do as much as a whole one with small ones.
+    while tile > least && (n <= tile / 2 || 4 * rows.div_ceil(tile) * n.div_ceil(tile) < 3 * multiprocessors) {
         tile /= 2;
     }
     tile
 }
 
-fn is_plain(kind: Kind) -> bool {
-    kind.format().block_len == 1
-}
-
 /// A product with many rows: `tiles` tiles of `tile` of them.
 pub(super) fn matmul(d: &mut dyn Driver, kind: Kind, args: &MatmulArgs, tile: u32, tiles: u32) -> Result<()> {
-    if is_plain(kind) {
+    if kind == Kind::F32 {
         return launch(d, MATMUL[kind as usize], [args.rows.div_ceil(64), tiles, 1], 256, args);
     }
     let blocks = [args.rows.div_ceil(tile), tiles, 1];
     launch_with(d, MATMUL[kind as usize], blocks, 2 * tile, matmul_shared(kind, tile), args)
 }
 
-/// Bytes of shared memory of `matmul` (`Stage` in `kernels/matmul.cuh`): two halves of weights, inputs, and four runs
-/// of floats beside both.
+/// Bytes of shared memory of `matmul` (`Stage` in `kernels/matmul.cuh`, `HalfStage` in `kernels/matmul_half.cuh`): two
+/// halves of weights, inputs, and four runs of floats beside both.
 fn matmul_shared(kind: Kind, tile: u32) -> u32 {
     let floats = match kind {
+        Kind::F16 | Kind::BF16 => 0,
         Kind::Q4_1 | Kind::Q5_1 | Kind::Q4_K | Kind::Q5_K => 4,
         Kind::Q3_K | Kind::Q6_K => 3,
         Kind::Q2_K => 8,

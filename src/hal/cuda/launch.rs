@@ -7,7 +7,7 @@
 use super::driver::{Address, Driver};
 use super::kernels;
 use super::memory::{Buffer, Values};
-use super::products::Extra;
+use super::products::{Extra, Form};
 use super::ring::Ring;
 use super::rows::Rows;
 use super::schedule::{Schedule, Step};
@@ -33,8 +33,8 @@ pub(super) struct Launch<'a> {
     pub(super) bindings: &'a Bindings,
     pub(super) batch: &'a Batch<'a>,
     pub(super) outputs: usize,
-    /// The value whose eight bits are in `values.quants`.
-    pub(super) quantised: Option<ValueId>,
+    /// The value whose eight bits are in `values.quants`, or whose powers of two are in `values.scales`.
+    pub(super) made: Option<(ValueId, Form)>,
     /// The experts by which `values.order` is sorted, and the size of the tiles in `values.tiles`.
     pub(super) sorted: Option<(ValueId, u32)>,
 }
@@ -65,7 +65,7 @@ pub(super) fn run(cuda: &mut Cuda, program: ProgramId, bindings: &Bindings, batc
         bindings,
         batch,
         outputs: batch.outputs(),
-        quantised: None,
+        made: None,
         sorted: None,
     };
     schedule.steps.iter().try_for_each(|step| launch.step(step))

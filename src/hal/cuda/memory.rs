@@ -109,7 +109,7 @@ impl Needs {
             of(self.arena, 4),
             of(self.looked_up, 4),
             of(self.quantised, 1),
-            of(self.quantised / 32, 8),
+            of(self.quantised.div_ceil(32) + self.slots, 8),
             self.experts as u64 * 4,
             of(self.slots, 4),
             if self.slots > 0 { tiles * 16 } else { 0 },

@@ -10,6 +10,7 @@ use super::misfit;
 use super::weights::From;
 use crate::error::Result;
 use crate::op::{Op, ValueId, WeightSlot};
+use crate::quant::Kind;
 
 /// What a product does beside multiplying; zero where it does not.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,6 +21,15 @@ pub(super) struct Extra {
     pub(super) residual: Address,
     /// The product is a gate for that of this weight with the same input.
     pub(super) up: Address,
+}
+
+/// What products with some weights read beside floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Eight bits, and a scale and sums for each 32.
+    Bytes,
+    /// A power of two for each row.
+    Powers,
 }
 
 impl Address {
@@ -53,14 +63,30 @@ impl Launch<'_> {
         }
     }
 
-    /// The addresses of what a product reads: floats, or eight bits and scales, which are made if they are not there.
-    fn inputs(&mut self, x: ValueId, format_is_plain: bool) -> Result<[Address; 3]> {
+    /// The addresses of what a product with weights of `cols` columns reads: floats, and eight bits with scales or
+    /// powers of two, which are made if they are not there.
+    fn inputs(&mut self, x: ValueId, kind: Kind, cols: usize) -> Result<[Address; 3]> {
         let (at, q, scales) = (self.at(x)?, self.values.quants.at, self.values.scales.at);
-        if !format_is_plain && self.quantised != Some(x) {
-            let blocks = self.count(x) / 32;
-            kernels::quantise(self.d, &kernels::QuantiseArgs { x: at, q, scales, blocks, unused: 0 })?;
-            self.quantised = Some(x);
+        let form = match kind {
+            Kind::F32 | Kind::BF16 => return Ok([at, q, scales]),
+            Kind::F16 if self.row_count(x) <= FEW_ROWS => return Ok([at, q, scales]),
+            Kind::F16 => Form::Powers,
+            _ => Form::Bytes,
+        };
+        if self.made == Some((x, form)) {
+            return Ok([at, q, scales]);
         }
+        let (count, cols, unused) = (self.count(x), cols as u32, 0);
+        match form {
+            Form::Powers => {
+                let args = kernels::RowPowersArgs { x: at, powers: scales, cols, rows: count / cols };
+                kernels::row_powers(self.d, &args)?;
+            }
+            Form::Bytes => {
+                kernels::quantise(self.d, &kernels::QuantiseArgs { x: at, q, scales, blocks: count / 32, unused })?;
+            }
+        }
+        self.made = Some((x, form));
         Ok([at, q, scales])
     }
 
@@ -69,7 +95,7 @@ impl Launch<'_> {
         let w = self.weight(slot);
         let (kind, cols, stride) = (w.format.kind, w.cols as u32, w.rows as u32);
         let (n, y, up) = (self.row_count(x), self.at(out)?, extra.up);
-        let [x, q, scales] = self.inputs(x, w.format.block_len == 1)?;
+        let [x, q, scales] = self.inputs(x, w.format.kind, w.cols)?;
         let (none, share, unused) = (Address(0), 1, 0);
         for part in w.parts() {
             let (weight, here) = match part.from {
@@ -143,7 +169,7 @@ impl Launch<'_> {
         let (weight, kind, cols, rows) = (w.at()?, w.format.kind, w.cols as u32, w.rows as u32);
         let (n, slots, y, experts) = (self.row_count(x), self.count(ids), self.at(out)?, w.experts as u32);
         let share = if per_slot { 1 } else { self.width(ids) as u32 };
-        let [x, q, scales] = self.inputs(x, w.format.block_len == 1)?;
+        let [x, q, scales] = self.inputs(x, w.format.kind, w.cols)?;
         let (chosen, stride, unused) = (self.at(ids)?, rows, 0);
         let Extra { bias, residual, up } = extra;
         if n <= FEW_ROWS {

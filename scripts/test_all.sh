@@ -39,6 +39,7 @@ run_deny() {
     fi
 }
 
+run_report() { AIR_GPU=target/gpu_report scripts/gpu_report.sh --rehearse >>"$log"; }
 run_ffi() { scripts/check_ffi.sh 2>&1 | tee -a "$log"; }
 
 has_nvcc() {
@@ -65,6 +66,7 @@ if has_nvcc; then
     step "CUDA: bindings" run_ffi
     step "CUDA: lints" cargo clippy --all-targets --features cuda --quiet -- -D warnings
     step "CUDA: tests" cuda_tests
+    step "CUDA: rehearsal of the report" run_report
 else
     printf '\n'
     echo "skipped: no nvcc; scripts/setup_cuda.sh installs it" | tee -a "$log"

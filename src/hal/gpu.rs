@@ -78,7 +78,7 @@ pub struct GpuLimits {
     pub up: f64,
     /// Bytes per second to it.
     pub down: f64,
-    /// Seconds of a kernel that does nothing, in a row of them.
+    /// Seconds of a kernel that does nothing, in a graph of them.
     pub launch: f64,
 }
 

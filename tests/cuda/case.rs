@@ -1,8 +1,8 @@
 //! Programs with random weights and inputs, run by the emulated device and by the interpreter.
 
-use crate::device::Device;
+use crate::device::{Device, gpu, is_gpu};
 use air_rs::error::{Error, Result};
-use air_rs::hal::cuda::Cuda;
+use air_rs::hal::cuda::{Cuda, Driver};
 use air_rs::hal::exact::Exact;
 use air_rs::hal::{
     Backend, Batch, Bindings, Home, KvLayerId, KvLayout, LOANS, Loan, Panel, Reservation, Row, Supply, Wanted,
@@ -181,9 +181,13 @@ pub fn one_op(
     Case { carries, tensors: vec![], program, kv: no_kv(), rows: list, tables, input, ring: 0 }
 }
 
-/// The emulated device's backend.
+/// The backend on the emulated device, or on a GPU, which has its own order.
 pub fn cuda(reversed: bool) -> Cuda {
-    Cuda::new(Box::new(Device::new(reversed))).unwrap()
+    let device: Box<dyn Driver> = match is_gpu() {
+        true => Box::new(gpu()),
+        false => Box::new(Device::new(reversed)),
+    };
+    Cuda::new(device).unwrap()
 }
 
 impl Case {

@@ -2,12 +2,12 @@
 
 use air_rs::error::{Error, Result};
 use air_rs::hal::cuda::{Address, Driver, Event, Graph, Grid, Launches, Properties};
-use air_rs::hal::{LOANS, Loan};
+use air_rs::hal::{self, LOANS, Loan};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 type Call = unsafe extern "C" fn(*const c_void);
@@ -77,6 +77,20 @@ fn problem() -> String {
 /// A kernel of the library that all devices use.
 pub fn kernel(name: &str) -> Result<(Call, [u32; 2])> {
     LIBRARY.get().expect("main opens it").kernel(name)
+}
+
+/// Whether a GPU takes the emulated device's place.
+pub fn is_gpu() -> bool {
+    std::env::var_os("AIR_CUDA_TESTS_ON_GPU").is_some()
+}
+
+/// The first GPU.
+pub fn gpu() -> hal::cuda::Device {
+    // One stays open, so that the others need no context of their own.
+    static HELD: OnceLock<Mutex<hal::cuda::Device>> = OnceLock::new();
+    let open = || hal::cuda::Device::open(0).unwrap();
+    HELD.get_or_init(|| Mutex::new(open()));
+    open()
 }
 
 /// The emulated device. What is asked of it is done late: work and the panels that come meanwhile wait in two queues, and

@@ -28,7 +28,10 @@ ended cuFileSetParameterString(unsigned which, const char *text) {
     fprintf(stderr, "cufile: parameter %u is %s\n", which, text);
     return with("FAKE_CUFILE_PARAMETER");
 }
-ended cuFileDriverOpen(void) { return fprintf(stderr, "cufile: open\n"), with("FAKE_CUFILE_OPEN"); }
+ended cuFileDriverOpen(void) {
+    printf("as NVIDIA's does, where it finds no driver\n");
+    return fprintf(stderr, "cufile: open\n"), with("FAKE_CUFILE_OPEN");
+}
 ended cuFileDriverClose_v2(void) { return fprintf(stderr, "cufile: close\n"), with("FAKE_CUFILE_CLOSE"); }
 ended cuFileDriverGetProperties(properties *p) {
     memset(p, 0xFF, sizeof *p);

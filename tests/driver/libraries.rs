@@ -50,6 +50,7 @@ fn versions_and_the_way_of_reads_are_told() {
         assert_eq!((&cufile["state"], cufile["why_not"].is_null()), (&state.into(), true));
         assert_eq!((&nccl["name"], &nccl["version"]), (&"NCCL".into(), &"2.27.7".into()));
         assert!(nccl["state"].is_null() && nccl["why_not"].is_null());
+        assert!(notes.contains("as NVIDIA's does"), "{notes}");
         assert!(notes.contains("cufile: parameter 2 is /there\ncufile: open\ncufile: close\n"), "{notes}");
     }
 }

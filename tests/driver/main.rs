@@ -349,6 +349,24 @@ fn the_bench_measures_the_gpu_and_lists_what_it_launched() {
     assert!((0.98..1.0).contains(&(read("matvec_") / 3.0 / weights)), "{} of {weights}", read("matvec_") / 3.0);
 }
 
+/// What is carried to the GPU in each pass.
+#[test]
+fn the_bench_tells_what_is_carried() {
+    let env = &[("FAKE_FREE", "200000000")];
+    let small = ["--json", "--device", "cuda", "--vram-budget", "8MB", "-c", "64"];
+    let plan: Value = serde_json::from_str(&air(&[&["plan"], &small[..]].concat(), env).1).unwrap();
+    let bench = [&["bench", "-p", "20", "-n", "3", "-r", "1"], &small[..]].concat();
+    let bench: Value = serde_json::from_str(&air(&bench, env).1).unwrap();
+    let carried = plan["bytes_per_pass"]["pcie"].as_f64().unwrap();
+    assert_eq!(bench["bytes_per_token"]["pcie"].as_f64(), Some(carried), "{bench:#}");
+    let reached = |name: &str| bench["achieved_gbps"][name].as_f64().unwrap() * 1e9;
+    let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-6, "{a} {b}: {bench:#}");
+    near(reached("pcie"), carried * bench["decode_tps"].as_f64().unwrap());
+    // The prompt is one pass.
+    near(reached("prefill_pcie"), carried * bench["prefill_tps"].as_f64().unwrap() / 20.0);
+    assert_eq!(bench["roofline"]["bound"], "vram", "the fake link takes no longer than its memory");
+}
+
 #[test]
 fn kernels_are_listed_of_gpus_only() {
     let (done, _, notes) = air(&["bench", "--device", "cpu", "-p", "2", "-n", "2", "-r", "1", "--kernels"], &[]);

@@ -88,6 +88,19 @@ impl Report<'_> {
         self.work.decode_bytes.is_some_and(|b| self.limits.cached(b))
     }
 
+    /// Bytes that a pass brings to a GPU which does not keep all weights.
+    fn carried(&self) -> Option<f64> {
+        let Residence { plan, units, on_gpu, .. } = &self.info.residence;
+        (*on_gpu && plan.brings()).then(|| plan.traffic(units, self.lengths.batch).link as f64)
+    }
+
+    /// Bytes per second that come to a GPU while it reads the prompts.
+    fn prefill_link(&self) -> Option<f64> {
+        let tokens = self.lengths.prompt * self.lengths.batch;
+        let passes = f64::from(tokens.div_ceil(self.info.residence.pass_rows as u32));
+        Some(self.carried()? * passes / self.median(|r| r.prefill.as_secs_f64()))
+    }
+
     /// Tokens per second of decoding on a GPU, and what binds it: the time of the bytes at the speed of a copy, and of as
     /// many empty kernels as the layers need; or that of the link or the drive, whose bytes come meanwhile.
     fn gpu_limit(&self) -> Option<(f64, &'static str)> {
@@ -172,6 +185,7 @@ impl Report<'_> {
             "weights_bytes": info.weight_bytes,
             "bytes_per_token": {
                 "disk": self.disk().map(|d| d.0), "mem": self.work.decode_bytes, "state": self.work.state_bytes,
+                "pcie": self.carried().map(|bytes| bytes / f64::from(self.lengths.batch)),
             },
             "prefill_ops_per_token": self.work.prefill_ops,
             "decode_ops_per_token": self.work.decode_ops,
@@ -179,6 +193,8 @@ impl Report<'_> {
             "achieved_gbps": {
                 "disk": self.disk().map(|d| d.1 / 1e9),
                 "mem": self.decode_bandwidth().map(|b| b / 1e9),
+                "pcie": self.carried().map(|b| b * self.decode_tps() / f64::from(self.lengths.batch) / 1e9),
+                "prefill_pcie": self.prefill_link().map(|b| b / 1e9),
             },
             "stalled_share": self.disk().map(|_| self.median(Run::stalled)),
             "memory": {

@@ -3,8 +3,8 @@
 //! Direct: the drive writes into the GPU's memory, through the kernel module nvidia-fs or the kernel's own
 //! peer-to-peer DMA. Else the library reads into the CPU's memory and copies from there, which it calls the
 //! compatibility mode. It knows only once its driver is open, which needs a GPU: without one it says on stderr that it
-//! found none, so it is not asked. It keeps a log, by itself in the current folder; here in the one for temporary
-//! files.
+//! found none, so it is not asked. What it prints on stdout goes to stderr here: stdout is ours. It keeps a log, by itself
+//! in the current folder; here in the one for temporary files.
 
 use super::libraries::{Refusal, load};
 use crate::ffi::cufile::*;
@@ -30,8 +30,24 @@ pub(super) fn found(gpu: bool) -> Result<Found, Refusal> {
     done("cuFileGetVersion", unsafe { cufile.cuFileGetVersion(&mut version) })?;
     // 1150 is 1.15.
     let version = format!("{}.{}", version / 1000, version % 1000 / 10);
-    let state = if gpu { Some(way(&properties(cufile)?)) } else { None };
+    let state = if gpu { Some(way(&aside(|| properties(cufile))?)) } else { None };
     Ok(Found { version, state })
+}
+
+/// Does something while all that the process prints on stdout goes to stderr.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let out = rustix::io::dup(rustix::stdio::stdout());
+    let turned = out.is_ok() && rustix::stdio::dup2_stdout(rustix::stdio::stderr()).is_ok();
+    let done = work();
+    if let Ok(out) = out
+        && turned
+    {
+        // SAFETY: no stream in particular: all that C has buffered is written, before stdout is what it was.
+        unsafe { libc::fflush(std::ptr::null_mut()) };
+        // Else it stays with stderr, and the next line says that it cannot be written.
+        let _ = rustix::stdio::dup2_stdout(&out);
+    }
+    done
 }
 
 /// What the library says of itself and of the machine.

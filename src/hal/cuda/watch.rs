@@ -1,7 +1,7 @@
 //! A device whose launches are watched: how long each took on the device's clock, and the weights that it read.
 //!
 //! It stands between the backend and every device and passes all on. Unless it watches it does nothing else. While it
-//! does, two events stand around each launch, so the times are a little longer than without.
+//! does, two events stand around each launch, so the times are a little longer than without, and there are no graphs.
 
 use super::driver::{Address, Driver, Event, Graph, Grid, Properties};
 use super::kernels;

@@ -94,11 +94,13 @@ struct RouteArgs {
     uint32_t rows, experts, k, normalise;
 };
 
-// `groups` groups of `group` elements.
+// `groups` groups of `group` elements. With `q` those of a wide norm are put into eight bits too, as by `quantise`.
 struct NormArgs {
     const float* x;
     const float* weight;
     float* out;
+    uint32_t* q;
+    Scale* scales;
     uint32_t groups, group;
     float eps;
     uint32_t unused;
@@ -147,6 +149,22 @@ struct KvAppendArgs {
     const uint32_t* positions;
     uint64_t page_bytes, offset;
     uint32_t heads, dim;
+};
+
+// `rope` of queries to `out`, and of keys into pages as by `kv_append`, beside the values.
+struct PositionArgs {
+    const float* q;
+    const float* k;
+    const float* v;
+    const double* frequencies;
+    const uint32_t* positions;
+    float* out;
+    uint8_t* pages;
+    const uint32_t* row_pages;
+    uint64_t page_bytes, k_offset, v_offset;
+    uint32_t heads, kv_heads, head_dim, v_dim, dims, half_split;
+    float magnitude;
+    uint32_t unused;
 };
 
 // A tile of attention: rows order[first ..][..rows] of one sequence over pages begin .. end of its table, which starts

@@ -1,5 +1,5 @@
 // Root-mean-square norm over groups of elements.
-#include "args.cuh"
+#include "quantise.cuh"
 
 // A block of 256 threads for each group: rows of the residual stream.
 KERNEL(norm_wide, NormArgs, 256) {
@@ -14,7 +14,13 @@ KERNEL(norm_wide, NormArgs, 256) {
     float all = 0.0f;
     for (uint32_t w = 0; w < blockDim.x / WARP; w++) all += parts[w];
     const float scale = 1.0f / sqrtf(all / (float)a.group + a.eps);
-    for (uint32_t i = threadIdx.x; i < a.group; i += blockDim.x) out[i] = x[i] * scale * a.weight[i];
+    // A warp has a block of 32 at a time: where there are such blocks, `group` is a multiple of them.
+    const uint64_t first = (uint64_t)blockIdx.x * (a.group / 32);
+    for (uint32_t i = threadIdx.x; i < a.group; i += blockDim.x) {
+        const float y = x[i] * scale * a.weight[i];
+        out[i] = y;
+        if (a.q) quantise_warp(y, (uint8_t*)a.q + (first + i / 32) * 32, a.scales + first + i / 32);
+    }
 }
 
 // A warp for each group: heads.

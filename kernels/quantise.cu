@@ -1,11 +1,5 @@
-// Activations in eight bits: blocks of 32 elements under one float scale, with the sums of both halves.
-//
-// Computed once for all products that read the same value. A block with a NaN or an infinity gets a scale that is one,
-// so the product is one too; a block whose elements are all below 1e-30 counts as zero.
-#include "args.cuh"
-
-// Larger of two magnitudes; a NaN stays.
-__device__ inline float larger(float a, float b) { return a > b || a != a ? a : b; }
+// Activations in eight bits (`quantise.cuh`), computed once for all products that read the same value.
+#include "quantise.cuh"
 
 // Eight lanes a block, four elements a lane.
 KERNEL(quantise, QuantiseArgs, 256) {
@@ -17,15 +11,13 @@ KERNEL(quantise, QuantiseArgs, 256) {
 
     float most = larger(larger(fabsf(v.x), fabsf(v.y)), larger(fabsf(v.z), fabsf(v.w)));
     for (int step = 4; step > 0; step /= 2) most = larger(most, __shfl_xor_sync(ALL_LANES, most, step));
-    const bool zero = most < 1e-30f;
-    const float inverse = zero ? 0.0f : 127.0f / most;
+    const float factor = to_integers(most);
 
     const float x[4] = {v.x, v.y, v.z, v.w};
     uint32_t word = 0;
     int sum = 0;
     for (int i = 0; i < 4; i++) {
-        // The bounds make an integer of a NaN too.
-        const int q = __float2int_rn(fminf(fmaxf(x[i] * inverse, -127.0f), 127.0f));
+        const int q = to_integer(x[i], factor);
         word |= ((uint32_t)q & 255) << (8 * i);
         sum += q;
     }
@@ -34,10 +26,5 @@ KERNEL(quantise, QuantiseArgs, 256) {
     const int second = __shfl_xor_sync(ALL_LANES, sum, 4);
     if (!live) return;
     a.q[(uint64_t)block * 8 + lane] = word;
-    if (lane == 0) {
-        Scale s;
-        s.d = zero ? 0.0f : most / 127.0f;
-        s.sums = ((uint32_t)sum & 0xffff) | (uint32_t)second << 16;
-        a.scales[block] = s;
-    }
+    if (lane == 0) a.scales[block] = scale_of(most, sum, second);
 }

@@ -13,6 +13,7 @@ mod build;
 mod case;
 mod device;
 mod faults;
+mod fused;
 mod matrices;
 mod models;
 #[path = "../common/npy.rs"]
@@ -58,6 +59,8 @@ const TESTS: &[Test] = tests![
     ops::what_does_not_fit_is_an_error,
     ops::products_of_parts,
     ops::a_panel_that_does_not_come,
+    fused::norms_before_products,
+    fused::positions,
     state::attention_over_pages,
     state::attention_of_any_group_and_head,
     state::attention_over_splits,

@@ -227,7 +227,7 @@ fn a_model_is_loaded_and_launched() {
     for device in ["auto", "cuda", "cuda:0"] {
         let (done, _, notes) = air(&[&DEMO[..], &["--device", device]].concat(), &[("FAKE_TOLD", "1")]);
         assert!(done && notes.contains("device: cuda: Fake 0"), "{notes}");
-        for kernel in ["embed_q8_0", "quantise", "matvec_q8_0", "norm_", "rope", "kv_append_f16", "attend_f16_f16"] {
+        for kernel in ["embed_q8_0", "quantise", "matvec_q8_0", "norm_", "position_f16_f16", "attend_f16_f16"] {
             assert!(notes.contains(&format!("launch {kernel}")), "{kernel}: {notes}");
         }
         // The prompt and the first token behind it are launched kernel by kernel, the second is the first again.

@@ -82,8 +82,8 @@ layouts! {
     ExpertSumArgs { x: Address, weights: Address, out: Address, rows: u32, k: u32, width: u32, unused: u32 }
     /// `route`
     RouteArgs { logits: Address, ids: Address, weights: Address, rows: u32, experts: u32, k: u32, normalise: u32 }
-    /// `norm_*`
-    NormArgs { x: Address, weight: Address, out: Address, groups: u32, group: u32, eps: f32, unused: u32 }
+    /// `norm_*`; no eight bits where `q` is zero.
+    NormArgs { x: Address, weight: Address, out: Address, q: Address, scales: Address, groups: u32, group: u32, eps: f32, unused: u32 }
     /// `rope`
     RopeArgs {
         x: Address, frequencies: Address, positions: Address, out: Address,
@@ -99,6 +99,12 @@ layouts! {
     KvAppendArgs {
         x: Address, pages: Address, row_pages: Address, positions: Address,
         page_bytes: u64, offset: u64, heads: u32, dim: u32,
+    }
+    /// `position_*`
+    PositionArgs {
+        q: Address, k: Address, v: Address, frequencies: Address, positions: Address, out: Address, pages: Address,
+        row_pages: Address, page_bytes: u64, k_offset: u64, v_offset: u64,
+        heads: u32, kv_heads: u32, head_dim: u32, v_dim: u32, dims: u32, half_split: u32, magnitude: f32, unused: u32,
     }
     /// What `attend_*` does with one tile of rows.
     AttendWork {
@@ -150,6 +156,13 @@ const MATMUL: Family = by_format!("matmul_", "");
 pub(super) const STATE: [Kind; 4] = [Kind::F32, Kind::F16, Kind::Q8_0, Kind::Q4_0];
 const KV_APPEND: [&str; 4] = ["kv_append_f32", "kv_append_f16", "kv_append_q8_0", "kv_append_q4_0"];
 /// By the format of keys, then of values.
+const POSITION: [[&str; 4]; 4] = [
+    ["position_f32_f32", "position_f32_f16", "position_f32_q8_0", "position_f32_q4_0"],
+    ["position_f16_f32", "position_f16_f16", "position_f16_q8_0", "position_f16_q4_0"],
+    ["position_q8_0_f32", "position_q8_0_f16", "position_q8_0_q8_0", "position_q8_0_q4_0"],
+    ["position_q4_0_f32", "position_q4_0_f16", "position_q4_0_q8_0", "position_q4_0_q4_0"],
+];
+/// As above.
 const ATTEND: [[&str; 4]; 4] = [
     ["attend_f32_f32", "attend_f32_f16", "attend_f32_q8_0", "attend_f32_q4_0"],
     ["attend_f16_f32", "attend_f16_f16", "attend_f16_q8_0", "attend_f16_q4_0"],
@@ -199,6 +212,7 @@ const _: () = {
     let mut i = 0;
     while i < ATTEND.len() {
         check::<AttendArgs>(&ATTEND[i]);
+        check::<PositionArgs>(&POSITION[i]);
         i += 1;
     }
     check::<AttendTileArgs>(&ATTEND_TILES);
@@ -219,7 +233,8 @@ const _: () = {
 /// The symbol of every kernel that is launched.
 pub fn names() -> Vec<&'static str> {
     let families = [EMBED, MATMUL].into_iter().chain(MATVEC.map(|(_, family)| family));
-    let mut names: Vec<&str> = families.flatten().chain(KV_APPEND).chain(ATTEND.into_iter().flatten()).collect();
+    let attend = ATTEND.into_iter().chain(POSITION).flatten();
+    let mut names: Vec<&str> = families.flatten().chain(KV_APPEND).chain(attend).collect();
     names.extend(OTHERS.iter().chain(&ATTEND_TILES));
     names.sort_unstable();
     names.dedup();
@@ -361,9 +376,12 @@ pub(super) fn route(d: &mut dyn Driver, args: &RouteArgs) -> Result<()> {
     launch(d, "route", [args.rows.div_ceil(4), 1, 1], 128, args)
 }
 
+/// Elements up to which a group is a warp's, which makes no eight bits.
+pub(super) const NARROW: u32 = 256;
+
 /// Norms; a warp for small groups.
 pub(super) fn norm(d: &mut dyn Driver, args: &NormArgs) -> Result<()> {
-    match args.group <= 256 {
+    match args.group <= NARROW {
         true => launch(d, "norm_narrow", [args.groups.div_ceil(4), 1, 1], 128, args),
         false => launch(d, "norm_wide", [args.groups, 1, 1], 256, args),
     }
@@ -392,6 +410,12 @@ pub(super) fn select_rows(d: &mut dyn Driver, args: &SelectArgs) -> Result<()> {
 /// Keys or values of `rows` rows into pages of a format.
 pub(super) fn kv_append(d: &mut dyn Driver, kind: Kind, args: &KvAppendArgs, rows: u32) -> Result<()> {
     launch(d, KV_APPEND[state(kind)], [rows, args.heads, 1], 32, args)
+}
+
+/// Queries, keys and values of `rows` rows at their positions, into pages of these formats.
+pub(super) fn position(d: &mut dyn Driver, k: Kind, v: Kind, args: &PositionArgs, rows: u32) -> Result<()> {
+    let heads = args.heads + 2 * args.kv_heads;
+    launch_with(d, POSITION[state(k)][state(v)], [rows, heads, 1], 32, 4 * args.head_dim, args)
 }
 
 /// Attention of `tiles` tiles of up to `most` rows over keys and values of these formats.

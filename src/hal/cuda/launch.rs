@@ -5,7 +5,7 @@
 //! `products` has the ops that multiply with a matrix.
 
 use super::driver::{Address, Driver};
-use super::kernels;
+use super::kernels::{self, NARROW};
 use super::memory::{Buffer, Values};
 use super::products::{Extra, Form};
 use super::ring::Ring;
@@ -16,7 +16,7 @@ use super::weights::Weight;
 use super::{Cuda, attention, misfit};
 use crate::error::Result;
 use crate::hal::{Batch, Bindings, KvLayerId, ProgramId, WeightId};
-use crate::op::{Activation, Attention, Op, Pairing, Program, Rope, RowSet, ValueId, WeightSlot};
+use crate::op::{Activation, Attention, Op, Program, Rope, RowSet, ValueId, WeightSlot};
 
 pub(super) struct Launch<'a> {
     pub(super) d: &'a mut dyn Driver,
@@ -117,7 +117,7 @@ impl<'a> Launch<'a> {
         (self.row_count(v) * self.width(v)) as u32
     }
 
-    fn state(&self) -> Result<(&Pages, KvLayerId)> {
+    pub(super) fn state(&self) -> Result<(&Pages, KvLayerId)> {
         let id = self.bindings.layer.ok_or_else(|| misfit(self.program, "no state is bound"))?;
         Ok((&self.state[id.group], id))
     }
@@ -135,6 +135,7 @@ impl<'a> Launch<'a> {
                 self.mat_mul(x, weight, Extra { bias: self.vector(bias)?, residual, ..Extra::default() }, out)
             }
             Step::Gated { gate, up, out } => self.gated(gate, up, out),
+            Step::Positioned { queries, keys, append } => self.position(queries, keys, append),
         }
     }
 
@@ -151,11 +152,7 @@ impl<'a> Launch<'a> {
                 let args = kernels::SelectArgs { x: self.at(x)?, picked, out: self.at(out)?, rows, width };
                 kernels::select_rows(self.d, &args)
             }
-            Op::RmsNorm { x, weight, group, eps, out } => {
-                let (weight, groups) = (self.weight(weight).at()?, self.count(x) / group as u32);
-                let (x, out, group) = (self.at(x)?, self.at(out)?, group as u32);
-                kernels::norm(self.d, &kernels::NormArgs { x, weight, out, groups, group, eps, unused: 0 })
-            }
+            Op::RmsNorm { x, weight, group, eps, out } => self.norm(x, weight, group, eps, out),
             Op::MatMul { x, weight, bias, out } => {
                 let extra = Extra { bias: self.vector(bias)?, ..Extra::default() };
                 self.mat_mul(x, weight, extra, out)
@@ -209,66 +206,28 @@ impl<'a> Launch<'a> {
         kernels::embed(self.d, kind, &args)
     }
 
-    fn rope(
-        &mut self,
-        x: ValueId,
-        head_dim: usize,
-        rope: &Rope,
-        factors: Option<WeightSlot>,
-        out: ValueId,
-    ) -> Result<()> {
-        let frequencies = self.frequencies(rope, factors)?;
-        let args = kernels::RopeArgs {
-            x: self.at(x)?,
-            frequencies,
-            positions: self.rows.at(self.rows.positions),
-            out: self.at(out)?,
-            heads: (self.width(x) / head_dim) as u32,
-            head_dim: head_dim as u32,
-            dims: rope.dims as u32,
-            half_split: u32::from(rope.pairing == Pairing::HalfSplit),
-            magnitude: rope.magnitude(),
-            unused: 0,
-        };
-        let rows = self.row_count(x) as u32;
-        kernels::rope(self.d, &args, rows)
-    }
-
-    /// Angles are proportional to positions, so those at position 1 say all.
-    fn frequencies(&mut self, rope: &Rope, factors: Option<WeightSlot>) -> Result<Address> {
-        let id = factors.map(|f| self.bindings.weights[f.0 as usize]);
-        if let Some((_, _, buffer)) = self.frequencies.iter().find(|(r, f, _)| r == rope && *f == id) {
-            return Ok(buffer.at);
+    /// A norm; where a product of eight bits reads it, these are made with it.
+    fn norm(&mut self, x: ValueId, weight: WeightSlot, group: usize, eps: f32, value: ValueId) -> Result<()> {
+        let (weight, groups) = (self.weight(weight).at()?, self.count(x) / group as u32);
+        let (x, out, group) = (self.at(x)?, self.at(value)?, group as u32);
+        let whole = group as usize == self.width(value) && group.is_multiple_of(32) && group > NARROW;
+        let (mut q, mut scales) = (Address(0), Address(0));
+        if whole && self.made != Some((value, Form::Bytes)) && self.wanted_in_eight_bits(value) {
+            (q, scales) = (self.values.quants.at, self.values.scales.at);
+            self.made = Some((value, Form::Bytes));
         }
-        let factors = match id {
-            Some(id) => self.weights[id.0 as usize].vector(self.d)?,
-            None => vec![1.0; rope.dims / 2],
-        };
-        let angles = factors.iter().enumerate().map(|(i, f)| rope.angle(1, i, *f));
-        let bytes: Vec<u8> = angles.flat_map(f64::to_le_bytes).collect();
-        let buffer = Buffer::new(self.d, bytes.len() as u64, "rotary frequencies")?;
-        self.frequencies.push((*rope, id, buffer));
-        self.d.upload(buffer.at, &bytes)?;
-        Ok(buffer.at)
+        let unused = 0;
+        kernels::norm(self.d, &kernels::NormArgs { x, weight, out, q, scales, groups, group, eps, unused })
     }
 
-    fn kv_append(&mut self, k: ValueId, v: ValueId) -> Result<()> {
-        let (pages, id) = self.state()?;
-        let (layer, k_offset, v_offset) = pages.layer(id.layer);
-        let (start, page_bytes, formats) = (pages.start(), pages.page_bytes, [pages.k.kind, pages.v.kind]);
-        let row_pages = self.rows.at(self.rows.groups[id.group].row_pages);
-        let positions = self.rows.at(self.rows.positions);
-        let (rows, heads) = (self.batch.rows.len() as u32, layer.kv_heads as u32);
-        let parts = [(k, k_offset, layer.head_dim), (v, v_offset, layer.v_dim)];
-        for ((x, offset, dim), kind) in parts.into_iter().zip(formats) {
-            if self.width(x) != layer.kv_heads * dim {
-                return Err(misfit(self.program, format!("{} elements for {heads} heads of {dim}", self.width(x))));
+    /// Whether a product reads a value in eight bits.
+    fn wanted_in_eight_bits(&self, value: ValueId) -> bool {
+        self.program.ops.iter().any(|op| match op {
+            Op::MatMul { x, weight, .. } | Op::ExpertMatMul { x, weight, .. } => {
+                *x == value && self.weight(*weight).format.block_len > 1
             }
-            let (x, pages, dim) = (self.at(x)?, start, dim as u32);
-            let args = kernels::KvAppendArgs { x, pages, row_pages, positions, page_bytes, offset, heads, dim };
-            kernels::kv_append(self.d, kind, &args, rows)?;
-        }
-        Ok(())
+            _ => false,
+        })
     }
 
     fn attend(&mut self, q: ValueId, a: &Attention, out: ValueId) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Which ops of a program run as one kernel.
 //!
-//! Found when a program is compiled: a product whose result is only added to something, and the two products of a gate.
-//! Nothing but the sums in between goes unwritten, so the values are those of the ops one by one.
+//! Found when a program is compiled: a product whose result is only added to something, the two products of a gate, and
+//! what brings queries, keys and values to their positions. Nothing but the values in between goes unwritten, so the values are those of the ops one by one.
 
 use crate::op::{Op, Place, Program, ValueId};
 
@@ -15,6 +15,8 @@ pub(super) enum Step {
     /// The products of a gate and of what goes through it, and the gate behind them; where a batch has many rows they
     /// run one by one.
     Gated { gate: usize, up: usize, out: ValueId },
+    /// Rotations of queries and keys, and the keys' way into the state with the values behind them.
+    Positioned { queries: usize, keys: usize, append: usize },
 }
 
 /// A program with its steps.
@@ -29,6 +31,12 @@ impl Schedule {
         let mut steps = vec![];
         let mut at = 0;
         while at < program.ops.len() {
+            if let Some((norm, step, ops)) = positioned(program, at) {
+                steps.extend(norm.map(Step::Single));
+                steps.push(step);
+                at += ops;
+                continue;
+            }
             let (step, ops) = gated(program, at)
                 .map(|s| (s, 3))
                 .or_else(|| added(program, at).map(|s| (s, 2)))
@@ -90,10 +98,32 @@ fn gated(program: &Program, at: usize) -> Option<Step> {
     (products && alone).then_some(Step::Gated { gate: at, up: at + 1, out })
 }
 
+/// The rotations that begin here, how many ops they are, and a norm of the keys between them, which goes before both.
+fn positioned(program: &Program, at: usize) -> Option<(Option<usize>, Step, usize)> {
+    let Op::Rope { x: q, head_dim, rope, factors, .. } = program.ops[at] else { return None };
+    let norm = match program.ops.get(at + 1)? {
+        // It would write before the queries are read.
+        Op::RmsNorm { out, .. } if overlap(program, *out, q) => return None,
+        Op::RmsNorm { .. } => Some(at + 1),
+        _ => None,
+    };
+    let keys = at + 1 + usize::from(norm.is_some());
+    let Op::Rope { x: k, head_dim: of_keys, rope: turn, factors: f, out: turned } = program.ops.get(keys)? else {
+        return None;
+    };
+    let Op::KvAppend { k: appended, v } = program.ops.get(keys + 1)? else { return None };
+    let alike = (*of_keys, *turn, *f) == (head_dim, rope, factors) && turned == appended && turned != v;
+    let Op::Rope { out, .. } = program.ops[at] else { return None };
+    // Queries are written while keys and values are read.
+    let apart = !overlap(program, out, *k) && !overlap(program, out, *v);
+    let step = Step::Positioned { queries: at, keys, append: keys + 1 };
+    (alike && apart && passes_by(program, *turned)).then_some((norm, step, keys + 2 - at))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{Activation, Builder, Carry, CarryId, RowSet, Type};
+    use crate::op::{Activation, Builder, Carry, CarryId, Pairing, Rope, RowSet, Type};
 
     /// A feed-forward part, with what is added to its result.
     fn feed_forward(read_twice: bool) -> Schedule {
@@ -138,5 +168,44 @@ mod tests {
         b.op(Op::MatMul { x, weight, bias: None, out: y });
         b.op(Op::Add { a: x, b: y, out });
         assert_eq!(Schedule::new(&b.finish()).steps, [Step::Single(0), Step::Single(1)]);
+    }
+
+    /// Projections of an attention, with norms of heads or without, in the order of `lower`.
+    fn attention(norms: bool) -> Schedule {
+        let carries = [Carry { name: "residual", width: 8, ty: Type::F32, rows: RowSet::All }];
+        let mut b = Builder::new("test", &carries);
+        let x = b.carry(CarryId(0));
+        let rope = Rope { dims: 4, base: 1.0, pairing: Pairing::HalfSplit, scale: 1.0, yarn: None };
+        let [q, k, v] = ["q", "k", "v"].map(|name| {
+            let (out, weight) = (b.value(name, 8), b.weight("w", &[8, 8]));
+            b.op(Op::MatMul { x, weight, bias: None, out });
+            out
+        });
+        let mut turn = |mut x: ValueId| {
+            if norms {
+                let (out, weight) = (b.value("n", 8), b.weight("norm", &[4]));
+                b.op(Op::RmsNorm { x, weight, group: 4, eps: 0.0, out });
+                x = out;
+            }
+            let out = b.value("r", 8);
+            b.op(Op::Rope { x, head_dim: 4, rope, factors: None, out });
+            out
+        };
+        let (q, k) = (turn(q), turn(k));
+        b.op(Op::KvAppend { k, v });
+        let out = b.carry(CarryId(0));
+        b.op(Op::Add { a: x, b: q, out });
+        Schedule::new(&b.finish())
+    }
+
+    #[test]
+    fn rotations_run_with_the_way_into_the_state() {
+        let [a, b, c] = [0, 1, 2].map(Step::Single);
+        let all = Step::Positioned { queries: 3, keys: 4, append: 5 };
+        assert_eq!(attention(false).steps, [a, b, c, all, Step::Single(6)]);
+        // The keys' norm goes before the queries' rotation.
+        let together = Step::Positioned { queries: 4, keys: 6, append: 7 };
+        let rest = [Step::Single(3), Step::Single(5), together, Step::Single(8)];
+        assert_eq!(attention(true).steps[3..], rest);
     }
 }

@@ -47,12 +47,13 @@ has_nvcc() {
     [[ -n "${NVCC:-}" || -x "${CUDA_HOME:-/none}/bin/nvcc" || -x "$installed" ]] || command -v nvcc >/dev/null
 }
 
+# Each of the three must pass: what stands left of `||` does not end at its first failure by itself.
 cuda_tests() {
     set -o pipefail
     local shown='^(test |     Running|error|warning)|skipped:|panicked|FAILED|failures:'
-    cargo test --features cuda --lib hal:: -- --show-output 2>&1 | tee -a "$log" | grep -E "$shown"
-    cargo test --features cuda --test devices --test driver -- --show-output 2>&1 | tee -a "$log" | grep -E "$shown"
-    cargo test --features cuda --test cuda 2>&1 | tee -a "$log" | grep -E "$shown"
+    cargo test --features cuda --lib hal:: -- --show-output 2>&1 | tee -a "$log" | grep -E "$shown" &&
+        cargo test --features cuda --test devices --test driver -- --show-output 2>&1 | tee -a "$log" | grep -E "$shown" &&
+        cargo test --features cuda --test cuda 2>&1 | tee -a "$log" | grep -E "$shown"
 }
 
 step "formatting" cargo fmt --check

@@ -76,15 +76,20 @@ impl Lowering<'_> {
         out
     }
 
-    /// Head norm (where the model has one) and rotation of queries or keys.
-    fn position(&mut self, x: ValueId, a: &AttentionSpec, heads: usize, norm: &'static str) -> ValueId {
-        let head_dim = a.shape.head_dim;
-        let mut x = x;
-        if a.qk_norm {
-            let weight = self.l.weight(norm, &[head_dim]);
-            let out = self.l.b.value(norm, heads * head_dim);
-            x = self.norm(x, weight, head_dim, out);
+    /// The norm of each head of queries or keys, where the model has one.
+    fn norm_heads(&mut self, x: ValueId, a: &AttentionSpec, heads: usize, norm: &'static str) -> ValueId {
+        if !a.qk_norm {
+            return x;
         }
+        let head_dim = a.shape.head_dim;
+        let weight = self.l.weight(norm, &[head_dim]);
+        let out = self.l.b.value(norm, heads * head_dim);
+        self.norm(x, weight, head_dim, out)
+    }
+
+    /// Queries or keys, turned to their positions.
+    fn turn(&mut self, x: ValueId, a: &AttentionSpec, heads: usize) -> ValueId {
+        let head_dim = a.shape.head_dim;
         let factors = a.rope_factors.then(|| self.l.global("rope_freqs", &[a.rope.dims / 2]));
         let out = self.l.b.value("rope", heads * head_dim);
         self.l.b.op(Op::Rope { x, head_dim, rope: a.rope, factors, out });
@@ -101,8 +106,11 @@ impl Lowering<'_> {
         let q = self.project(n, "attn_q", s.heads * s.head_dim, a.bias.q);
         let k = self.project(n, "attn_k", s.kv_heads * s.head_dim, a.bias.k);
         let v = self.project(n, "attn_v", s.kv_heads * s.v_dim, a.bias.v);
-        let q = self.position(q, a, s.heads, "attn_q_norm");
-        let k = self.position(k, a, s.kv_heads, "attn_k_norm");
+        let q = self.norm_heads(q, a, s.heads, "attn_q_norm");
+        let k = self.norm_heads(k, a, s.kv_heads, "attn_k_norm");
+        // Side by side, with the way into the state behind them: a backend may do the three as one.
+        let q = self.turn(q, a, s.heads);
+        let k = self.turn(k, a, s.kv_heads);
         self.l.b.op(Op::KvAppend { k, v });
         let mixed = self.l.b.value("attn", s.heads * s.v_dim);
         self.l.b.op(Op::Attend { q, attention: s, out: mixed });

@@ -70,13 +70,14 @@ pub(super) struct Recorder {
     list: Launches,
     /// Lists that were launched one by one, the last one last.
     seen: Vec<u64>,
-    /// The device refused a graph (they take some of its memory), and is not asked again.
-    refused: bool,
+    /// There will be no more graphs: the device refused one (they take some of its memory), or panels are brought between
+    /// launches, which cuts a pass into more lists than are kept.
+    no_more: bool,
 }
 
 impl Recorder {
     pub fn new(driver: Box<dyn Driver>) -> Recorder {
-        Recorder { driver, graphs: vec![], like: None, list: Launches::default(), seen: vec![], refused: false }
+        Recorder { driver, graphs: vec![], like: None, list: Launches::default(), seen: vec![], no_more: false }
     }
 
     /// Does what was asked for so far.
@@ -106,7 +107,7 @@ impl Recorder {
     }
 
     fn run(&mut self, list: &Launches) -> Result<()> {
-        if list.len() >= SHORT && !self.refused {
+        if list.len() >= SHORT && !self.no_more {
             let mut hasher = DefaultHasher::new();
             list.hash(&mut hasher);
             let hash = hasher.finish();
@@ -120,7 +121,7 @@ impl Recorder {
                     self.graphs.push((list.clone(), graph));
                     return self.driver.replay(graph);
                 }
-                self.refused = true;
+                self.no_more = true;
             }
             if self.seen.len() == SEEN {
                 self.seen.remove(0);
@@ -203,6 +204,7 @@ impl Driver for Recorder {
     }
 
     fn bring(&mut self, to: Address, panel: Box<dyn Loan>, free: Event, arrived: Event) -> Result<()> {
+        self.no_more = true;
         self.driver()?.bring(to, panel, free, arrived)
     }
 
@@ -289,7 +291,7 @@ mod tests {
             Ok(())
         }
         fn bring(&mut self, _: Address, _: Box<dyn Loan>, _: Event, _: Event) -> Result<()> {
-            Err(NOT_HERE())
+            Ok(())
         }
         fn follow(&mut self, _: Event) -> Result<()> {
             Err(NOT_HERE())
@@ -364,5 +366,21 @@ mod tests {
             assert!(kept <= GRAPHS && refuses == log.graphs.is_empty(), "{kept} graphs");
             assert!(refuses || log.replays > 1000 && log.graphs.len() > GRAPHS, "{} replays", log.replays);
         }
+    }
+
+    #[test]
+    fn passes_that_bring_weights_are_no_graphs() {
+        let log = Arc::new(Mutex::new(Log::default()));
+        let mut recorder = Recorder::new(Box::new(Told(log.clone())));
+        let grid = Grid { blocks: [1, 1, 1], threads: 32, shared: 0 };
+        let mut pass = |brings: bool| {
+            (0..2 * SHORT as u8).try_for_each(|n| recorder.launch("a", grid, &[n]))?;
+            if brings {
+                recorder.bring(Address(1), Box::new(vec![0]), Event(0), Event(1))?;
+            }
+            recorder.wait()
+        };
+        (0..3).for_each(|_| pass(true).unwrap());
+        assert!(open(&log).graphs.is_empty() && open(&log).done.len() == 6 * SHORT);
     }
 }

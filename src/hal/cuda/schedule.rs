@@ -1,7 +1,8 @@
 //! Which ops of a program run as one kernel.
 //!
 //! Found when a program is compiled: a product whose result is only added to something, the two products of a gate, and
-//! what brings queries, keys and values to their positions. Nothing but the values in between goes unwritten, so the values are those of the ops one by one.
+//! what brings queries, keys and values to their positions. Nothing but the values in between goes unwritten, so the
+//! values are those of the ops one by one.
 
 use crate::op::{Op, Place, Program, ValueId};
 
@@ -31,13 +32,8 @@ impl Schedule {
         let mut steps = vec![];
         let mut at = 0;
         while at < program.ops.len() {
-            if let Some((norm, step, ops)) = positioned(program, at) {
-                steps.extend(norm.map(Step::Single));
-                steps.push(step);
-                at += ops;
-                continue;
-            }
             let (step, ops) = gated(program, at)
+                .or_else(|| positioned(program, at))
                 .map(|s| (s, 3))
                 .or_else(|| added(program, at).map(|s| (s, 2)))
                 .unwrap_or((Step::Single(at), 1));
@@ -98,26 +94,17 @@ fn gated(program: &Program, at: usize) -> Option<Step> {
     (products && alone).then_some(Step::Gated { gate: at, up: at + 1, out })
 }
 
-/// The rotations that begin here, how many ops they are, and a norm of the keys between them, which goes before both.
-fn positioned(program: &Program, at: usize) -> Option<(Option<usize>, Step, usize)> {
-    let Op::Rope { x: q, head_dim, rope, factors, .. } = program.ops[at] else { return None };
-    let norm = match program.ops.get(at + 1)? {
-        // It would write before the queries are read.
-        Op::RmsNorm { out, .. } if overlap(program, *out, q) => return None,
-        Op::RmsNorm { .. } => Some(at + 1),
-        _ => None,
-    };
-    let keys = at + 1 + usize::from(norm.is_some());
-    let Op::Rope { x: k, head_dim: of_keys, rope: turn, factors: f, out: turned } = program.ops.get(keys)? else {
+fn positioned(program: &Program, at: usize) -> Option<Step> {
+    let Op::Rope { head_dim, rope, factors, out, .. } = program.ops[at] else { return None };
+    let Op::Rope { x: k, head_dim: of_keys, rope: turn, factors: f, out: turned } = *program.ops.get(at + 1)? else {
         return None;
     };
-    let Op::KvAppend { k: appended, v } = program.ops.get(keys + 1)? else { return None };
-    let alike = (*of_keys, *turn, *f) == (head_dim, rope, factors) && turned == appended && turned != v;
-    let Op::Rope { out, .. } = program.ops[at] else { return None };
+    let Op::KvAppend { k: appended, v } = *program.ops.get(at + 2)? else { return None };
+    let alike = (of_keys, turn, f) == (head_dim, rope, factors) && turned == appended && turned != v;
     // Queries are written while keys and values are read.
-    let apart = !overlap(program, out, *k) && !overlap(program, out, *v);
-    let step = Step::Positioned { queries: at, keys, append: keys + 1 };
-    (alike && apart && passes_by(program, *turned)).then_some((norm, step, keys + 2 - at))
+    let apart = !overlap(program, out, k) && !overlap(program, out, v);
+    let step = Step::Positioned { queries: at, keys: at + 1, append: at + 2 };
+    (alike && apart && passes_by(program, turned)).then_some(step)
 }
 
 #[cfg(test)]
@@ -181,12 +168,13 @@ mod tests {
             b.op(Op::MatMul { x, weight, bias: None, out });
             out
         });
-        let mut turn = |mut x: ValueId| {
-            if norms {
-                let (out, weight) = (b.value("n", 8), b.weight("norm", &[4]));
-                b.op(Op::RmsNorm { x, weight, group: 4, eps: 0.0, out });
-                x = out;
-            }
+        let mut norm = |x: ValueId| {
+            let (out, weight) = (b.value("n", 8), b.weight("norm", &[4]));
+            b.op(Op::RmsNorm { x, weight, group: 4, eps: 0.0, out });
+            out
+        };
+        let (q, k) = if norms { (norm(q), norm(k)) } else { (q, k) };
+        let mut turn = |x: ValueId| {
             let out = b.value("r", 8);
             b.op(Op::Rope { x, head_dim: 4, rope, factors: None, out });
             out
@@ -200,12 +188,9 @@ mod tests {
 
     #[test]
     fn rotations_run_with_the_way_into_the_state() {
-        let [a, b, c] = [0, 1, 2].map(Step::Single);
-        let all = Step::Positioned { queries: 3, keys: 4, append: 5 };
-        assert_eq!(attention(false).steps, [a, b, c, all, Step::Single(6)]);
-        // The keys' norm goes before the queries' rotation.
-        let together = Step::Positioned { queries: 4, keys: 6, append: 7 };
-        let rest = [Step::Single(3), Step::Single(5), together, Step::Single(8)];
-        assert_eq!(attention(true).steps[3..], rest);
+        let positioned = |queries| Step::Positioned { queries, keys: queries + 1, append: queries + 2 };
+        let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(Step::Single);
+        assert_eq!(attention(false).steps, [a, b, c, positioned(3), Step::Single(6)]);
+        assert_eq!(attention(true).steps, [a, b, c, d, e, positioned(5), Step::Single(8)]);
     }
 }

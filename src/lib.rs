@@ -27,8 +27,9 @@
 //! turns the metadata into a [`arch::ModelSpec`], pure data; [`lower`] turns the spec into programs over values, one
 //! for each distinct shape of layer, and stages that bind programs to weights. [`plan`] cuts each weight into panels and
 //! gives each a home; [`io`] reads them past the page cache and [`stream`] hands them out: those that are kept once, as
-//! the backend loads them into its own layout, the others in every pass, in the order of use. A device with memory of
-//! its own has them carried there, from the drive or from what the host keeps for it.
+//! the backend loads them into its own layout, the others in every pass, in the order of use. What a device
+//! with memory of its own does not keep is carried there, or computed by the processor beside it where few tokens ride
+//! ([`hal::Hybrid`]).
 //!
 //! # A token's way
 //!

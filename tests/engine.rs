@@ -223,7 +223,7 @@ fn poisoned(tensor: &'static str, at: usize, options: LoadOptions) -> Engine {
 fn the_layer_that_gives_nan_is_named() {
     for (tensor, culprit) in [
         ("token_embd.weight", "embed gave NaN"),
-        ("blk.0.ffn_down.weight", "layer 0 gave NaN"),
+        ("blk.0.ffn_down.weight", "layer 0 feed-forward gave NaN"),
         ("blk.1.attn_norm.weight", "layer 1 gave NaN"),
         ("output.weight", "the logits are NaN"),
     ] {

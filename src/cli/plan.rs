@@ -9,7 +9,7 @@ use crate::config::{Device, Size};
 use crate::engine::{LoadOptions, Outlook, cores, outlook};
 use crate::error::Result;
 use crate::format::Catalogue;
-use crate::hal::Home;
+use crate::hal::{Home, gpu_limits};
 use crate::plan::{Plan, Prediction, Rates, Traffic, Use};
 use serde_json::{Value, json};
 
@@ -61,9 +61,12 @@ pub fn run(args: Args) -> Result<()> {
         (_, memory) => Limits { memory: memory.map(|rate| (threads, rate)).into_iter().collect(), ..Limits::default() },
     };
     let mut forecast = Forecast::new(&catalogue, &options, &limits)?;
-    if forecast.outlook.residence.on_gpu && !another {
-        // What a GPU gives is not measured yet, and the machine's memory is not its own.
-        forecast.rates = Rates::default();
+    if forecast.outlook.residence.on_gpu {
+        let wanted = if let Device::Cuda(n) = options.device { n } else { None };
+        let gpu = if another { None } else { gpu_limits(wanted).ok() };
+        let (link, device) = (gpu.map(|g| g.up), gpu.map(|g| g.copy));
+        // The cores are not what computes most.
+        forecast.rates = Rates { link, device, cores: None, ..forecast.rates };
     }
     if let Some((shape, quant)) = &args.synthetic {
         forecast.file = format!("synthetic {shape}:{quant}");
@@ -111,6 +114,7 @@ impl Forecast {
             drive: outlook.residence.drive_rate(),
             memory: limits.best_memory(),
             link: None,
+            device: None,
             cores: limits.peak(work.numbers),
         };
         Ok(Forecast { outlook, rates, lengths, work, file: catalogue.file().into() })
@@ -126,10 +130,11 @@ impl Forecast {
 
     /// A pass of `rows` tokens of as many sequences.
     fn pass(&self, rates: &Rates, rows: u32) -> Option<Prediction> {
-        let traffic = self.plan().traffic(&self.outlook.residence.units, rows);
         let state = self.work.decode_bytes.unwrap_or(0).saturating_sub(self.outlook.touched_bytes);
-        let memory = traffic.memory + state * u64::from(rows);
-        rates.pass(Traffic { memory, ..traffic }, self.work.decode_ops * f64::from(rows))
+        let mut traffic = self.plan().traffic(&self.outlook.residence.units, rows);
+        let state_in = if self.outlook.residence.on_gpu { &mut traffic.device } else { &mut traffic.memory };
+        *state_in += state * u64::from(rows);
+        rates.pass(traffic, self.work.decode_ops * f64::from(rows))
     }
 
     /// Passes that a prompt of `tokens` takes.
@@ -147,8 +152,10 @@ impl Forecast {
         let streamed = self.plan().streamed();
         let drive = streamed * self.passes(tokens) + (tile.drive - streamed) * tiles;
         let link = tile.link * self.passes(tokens);
-        let traffic = Traffic { drive, memory: tile.memory * tiles, link };
-        self.rates.pass(traffic, self.work.prefill_ops * f64::from(tokens))
+        let traffic = Traffic { drive, memory: tile.memory * tiles, link, device: tile.device * tiles };
+        // How fast a GPU computes is not known, only how fast weights come to it.
+        let known = !self.outlook.residence.on_gpu || self.rates.link.is_some() && link > 0;
+        known.then(|| self.rates.pass(traffic, self.work.prefill_ops * f64::from(tokens))).flatten()
     }
 
     fn json(&self, roomier: Option<&Forecast>) -> Value {
@@ -175,10 +182,12 @@ impl Forecast {
                 "budget_bytes": budget,
                 "ring_bytes": plan.ring(),
                 "kept_bytes": plan.hosted(),
+                "experts_bytes": plan.cache.bytes(),
             })),
             "weights_bytes": residence.units.iter().map(|u| u.extent.len).sum::<u64>(),
             "streamed_bytes": plan.streamed(),
-            "bytes_per_pass": { "disk": traffic.drive, "pcie": traffic.link, "mem": traffic.memory },
+            "bytes_per_pass": { "disk": traffic.drive, "pcie": traffic.link, "mem": traffic.memory,
+                "vram": traffic.device },
             "tokens_per_pass": residence.pass_rows,
             "passes_of_full_context": self.passes(self.outlook.context),
             "drive": residence.drive.as_ref().map(|d| json!({
@@ -187,6 +196,8 @@ impl Forecast {
             "rates": {
                 "disk_gbps": self.rates.drive.map(|r| r / 1e9),
                 "mem_gbps": self.rates.memory.map(|r| r / 1e9),
+                "pcie_gbps": self.rates.link.map(|r| r / 1e9),
+                "vram_gbps": self.rates.device.map(|r| r / 1e9),
                 "cores_gops": self.rates.cores.map(|r| r / 1e9),
             },
             "predicted": {
@@ -221,9 +232,10 @@ impl Forecast {
         ];
         rows.push(("", parts.map(|(name, n)| format!("{name} {}", bytes(n))).join(", ")));
         rows.extend(plan.host.filter(|_| plan.brings()).map(|budget| {
-            let (kept, ring) = (plan.hosted(), plan.ring());
-            let all = format!("{} planned of {}", bytes(kept + ring), bytes(budget));
-            ("memory", format!("{all}: weights {}, ring {}", bytes(kept), bytes(ring)))
+            let (kept, ring, experts) = (plan.hosted(), plan.ring(), plan.cache.bytes());
+            let all = format!("{} planned of {}", bytes(kept + ring + experts), bytes(budget));
+            let experts = if experts > 0 { format!(", experts {}", bytes(experts)) } else { String::new() };
+            ("memory", format!("{all}: weights {}{experts}, ring {}", bytes(kept), bytes(ring)))
         }));
         rows.extend(residence.drive.as_ref().map(|d| {
             let (rate, block) = (bytes(d.best.rate as u64), bytes(d.best.block as u64));
@@ -233,8 +245,9 @@ impl Forecast {
         let drive =
             if traffic.drive > 0 { format!("{} from the drive, ", bytes(traffic.drive)) } else { String::new() };
         let link = if traffic.link > 0 { format!("{} to the GPU, ", bytes(traffic.link)) } else { String::new() };
-        let memory = if residence.on_gpu { "the GPU's memory" } else { "memory" };
-        rows.push(("a pass", format!("{drive}{link}{} through {memory}", bytes(traffic.memory))));
+        let through = [(traffic.device, "the GPU's memory"), (traffic.memory, "memory")];
+        let through = through.iter().filter(|(n, _)| *n > 0).map(|(n, name)| format!("{} through {name}", bytes(*n)));
+        rows.push(("a pass", format!("{drive}{link}{}", through.collect::<Vec<_>>().join(", "))));
         let at_best = |p: Option<Prediction>, tokens: f64| match p {
             Some(p) => format!("{:.2} tok/s, bound by the {}", tokens / p.seconds, p.bound.words()),
             None => "not known: nothing that binds it was measured".into(),

@@ -45,7 +45,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Unset("what is free on the GPU"),
         kind: Kind::Size,
         value: "SIZE",
-        help: "Memory of the GPU for everything; weights that do not fit are carried to it from memory or the drive",
+        help: "Memory of the GPU for everything; weights that do not fit stay in memory or on the drive",
     },
     Setting {
         key: "memory.ram-budget",

@@ -4,10 +4,10 @@ use super::load::LoadOptions;
 use super::memory;
 use crate::config::Device;
 use crate::error::{Error, Result};
-use crate::hal::Backend;
 use crate::hal::cpu::{Cpu, CpuOptions};
 use crate::hal::exact::Exact;
 use crate::hal::open_gpu;
+use crate::hal::{Backend, Hybrid};
 
 /// A device, and the memory that a model on it lives in.
 pub(super) struct Place {
@@ -41,9 +41,9 @@ pub(super) fn first<T>(options: &LoadOptions, prepare: &mut dyn FnMut(Place) -> 
         Device::Cuda(wanted) => {
             let what = wanted.map_or("--device cuda".into(), |n| format!("--device cuda:{n}"));
             let instead = |why| Error::Unsupported { what, instead: format!("{why}; use --device cpu") };
-            return prepare(cuda(wanted).map_err(instead)?);
+            return prepare(cuda(wanted, options).map_err(instead)?);
         }
-        Device::Auto if !options.exact && cfg!(feature = "cuda") => match cuda(None).map(&mut *prepare) {
+        Device::Auto if !options.exact && cfg!(feature = "cuda") => match cuda(None, options).map(&mut *prepare) {
             Err(why) => why,
             Ok(Err(e @ (Error::Unsupported { .. } | Error::Limit(_) | Error::Engine(_)))) => e.to_string(),
             Ok(done) => return done,
@@ -54,10 +54,11 @@ pub(super) fn first<T>(options: &LoadOptions, prepare: &mut dyn FnMut(Place) -> 
     prepare(cpu(options)?)
 }
 
-/// A GPU, or why not.
-fn cuda(wanted: Option<u32>) -> Result<Place, String> {
-    let (backend, free) = open_gpu(wanted)?;
-    Ok(Place { backend, room: Room::Gpu { free } })
+/// A GPU with the processor beside it, or why not.
+fn cuda(wanted: Option<u32>, options: &LoadOptions) -> Result<Place, String> {
+    let (gpu, free) = open_gpu(wanted)?;
+    let beside = cpu(options).map_err(|e| e.to_string())?.backend;
+    Ok(Place { backend: Box::new(Hybrid::new(gpu, beside)), room: Room::Gpu { free } })
 }
 
 fn cpu(options: &LoadOptions) -> Result<Place> {

@@ -116,9 +116,9 @@ pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 /// Rows whose logits one pass can give, where nothing else is asked for.
 pub const MAX_OUTPUTS: usize = 64;
 
-/// Where more than one in so many bytes of weights would be carried to a GPU from a memory that holds them all, nobody is
-/// put on that GPU unasked: memory is about so many times as fast as the link.
-const CARRIED: u64 = 3;
+/// Where more than one in so many bytes of weights would be carried to a GPU for each token, from a memory that holds them
+/// all, nobody is put on that GPU unasked: the processor reads them faster than the link carries them.
+const CARRIED: u64 = 16;
 
 /// Tensors that old files carry and nobody reads.
 const IGNORED: [&str; 2] = [".attn_rot_embd", ".rotary_emb.inv_freq"];
@@ -168,9 +168,9 @@ fn prepare_on(place: Place, catalogue: &Catalogue, options: &LoadOptions) -> Res
     if let Room::Gpu { .. } = room
         && options.device == Device::Auto
         && residence.plan.streamed() == 0
-        && residence.plan.hosted() > weight_bytes(&tensors) / CARRIED
+        && residence.plan.traffic(&residence.units, 1).link > weight_bytes(&tensors) / CARRIED
     {
-        let what = "carrying most of the weights to the GPU in each pass".into();
+        let what = "carrying attention and head to the GPU for each token".into();
         let instead = "the machine's own memory holds them: the CPU is likely faster (--device cuda tries)".into();
         return Err(Error::Unsupported { what, instead });
     }
@@ -223,8 +223,12 @@ pub struct Outlook {
 /// `Unsupported` for the architecture or a format, `File` for a tensor that is missing, unknown or of the wrong
 /// shape, `Limit` for memory.
 pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
-    let Prepared { spec, lowered, mut backend, programs, state, max_rows, max_outputs, residence } =
-        prepare(catalogue, options)?;
+    finish(prepare(catalogue, options)?, catalogue, progress)
+}
+
+/// Reads a model's weights to their places.
+fn finish(prepared: Prepared, catalogue: &Catalogue, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
+    let Prepared { spec, lowered, mut backend, programs, state, max_rows, max_outputs, residence } = prepared;
     let pinner = backend.pinner();
     let mut stream = Streamer::open(&catalogue.sources, &residence.plan, &residence.reader, pinner)?;
     let supply = stream.supply();
@@ -425,3 +429,6 @@ fn state_format(format: &'static Format, what: &str, dim: usize) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

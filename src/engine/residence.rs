@@ -5,7 +5,7 @@ use super::load::LoadOptions;
 use super::memory;
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, TensorInfo};
-use crate::hal::{Backend, Home, KvLayout, Reservation};
+use crate::hal::{Backend, Home, Hybrid, KvLayout, Reservation};
 use crate::io;
 use crate::lower::Lowered;
 use crate::op::{Op, RowSet};
@@ -42,9 +42,13 @@ pub(super) fn longer_passes(max_rows: usize, positions: u64) -> impl Iterator<It
 pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
     let mut usage: Vec<Option<Use>> = vec![None; lowered.weights.len()];
     let mut stages = vec![usize::MAX; lowered.weights.len()];
+    let mut beside = vec![true; lowered.weights.len()];
     for (n, stage) in lowered.stages.iter().enumerate() {
-        stage.weights.iter().for_each(|&w| stages[w] = stages[w].min(n));
         let program = &lowered.programs[stage.program];
+        stage.weights.iter().for_each(|&w| {
+            stages[w] = stages[w].min(n);
+            beside[w] &= Hybrid::may_compute(program);
+        });
         for op in &program.ops {
             let (slot, is) = match *op {
                 Op::Embed { table, .. } => (table, Use::Rows),
@@ -71,6 +75,7 @@ pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
             extent: tensor.extent,
             usage: usage.unwrap_or(Use::Pass),
             stage: stages[i],
+            beside: beside[i],
         }
     };
     tensors.iter().zip(usage).enumerate().map(unit).collect()
@@ -138,15 +143,17 @@ impl Residence {
             workspace: backend.workspace(reservation),
             state: state_bytes(reservation.kv),
         };
+        let beside = backend.beside(reservation);
         let policy = Policy {
             budget: budget(options, room),
             block: if on_gpu { *BLOCKS.end() } else { BLOCK },
             stream: !options.exact,
             stages: false,
-            host: host_budget(options, room),
+            host: host_budget(options, room).map(|host| host.saturating_sub(beside.unwrap_or(0))),
+            beside: beside.is_some(),
         };
         let plan = Plan::new(&units, needs, &policy)?;
-        if on_gpu && !plan.cache.experts.is_empty() {
+        if on_gpu && !plan.beside && !plan.cache.experts.is_empty() {
             let what = "a mixture of experts that does not fit into the GPU's memory".into();
             return Err(Error::Unsupported { what, instead: "use --device cpu".into() });
         }
@@ -201,7 +208,7 @@ impl Residence {
 
     /// The ring on the device, for a backend that has memory of its own: places, and bytes of each.
     pub(super) fn ring(&self) -> (usize, u64) {
-        let passes = self.on_gpu && self.plan.brings();
+        let passes = self.on_gpu && self.plan.carried() > 0;
         if passes { (self.plan.slots, self.plan.slot_bytes) } else { (0, 0) }
     }
 
@@ -235,6 +242,14 @@ impl Residence {
         let mb = |bytes: u64| bytes / 1_000_000;
         let (kept, all, streamed) = (mb(all - plan.away()), mb(all), mb(plan.streamed()));
         match self.on_gpu {
+            true if plan.beside => {
+                let cached: u64 = plan.parts.iter().filter(|p| p.home == Home::Cache).map(|p| p.extent.len).sum();
+                format!(
+                    "; {kept} of {all} MB of weights on the GPU, {} MB beside it{experts}, {streamed} MB streamed in each \
+                     pass",
+                    mb(plan.hosted() + cached)
+                )
+            }
             true => format!(
                 "; {kept} of {all} MB of weights on the GPU, {} MB carried from memory and {streamed} MB from the drive \
                  in each pass",

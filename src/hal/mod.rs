@@ -7,17 +7,20 @@
 //!
 //! Two backends run on the CPU. `exact` interprets programs in plain Rust (weights decoded to float32, float32
 //! activations, float64 sums): it is the specification. `cpu` is the fast one; it is judged against `exact`. `cuda`
-//! runs on NVIDIA GPUs, where the feature of that name is on; `gpu` says which there are, or why none can be had.
+//! runs on NVIDIA GPUs, where the feature of that name is on; `gpu` says which there are, or why none can be had. `hybrid`
+//! is a device and a processor beside it, as one.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod exact;
 mod gpu;
+mod hybrid;
 pub mod probe;
 mod supply;
 
 pub use gpu::{Found, Gpu, GpuLimits, Gpus, Library, gpu_limits, gpus, libraries, open_gpu};
+pub use hybrid::{BESIDE, Hybrid};
 pub use supply::{Home, LOANS, Loan, Panel, Pinner, Supply, Wanted};
 
 use crate::error::{Error, Result};
@@ -187,6 +190,12 @@ pub trait Backend: Send {
         None
     }
 
+    /// Bytes that `reserve` would take for a processor beside the device, of the host's memory; none where there is no such
+    /// processor.
+    fn beside(&self, _: &Reservation) -> Option<u64> {
+        None
+    }
+
     /// Brings a weight's panels whose home is memory into the device's memory and layout, and remembers where the
     /// others come from.
     ///
@@ -223,11 +232,10 @@ pub trait Backend: Send {
     /// `Engine` when the device failed.
     fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()>;
 
-    /// Copies the first rows of a carry out, as many as `out` holds. Indices are floats where the backend holds them so,
-    /// as those do that may have weights on the drive.
+    /// Copies the first rows of a carry out, as many as `out` holds. Indices are floats.
     fn read(&self, carry: CarryId, out: &mut [f32]);
 
-    /// Fills the first rows of a float carry: what a program starts from where no other wrote it before.
+    /// Fills the first rows of a carry: what a program starts from where no other wrote it before.
     fn write(&mut self, carry: CarryId, values: &[f32]);
 
     /// Copies one page of a group to another (copy on write).

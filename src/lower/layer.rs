@@ -22,20 +22,21 @@ pub(super) type Part = (&'static str, Program, Vec<TensorName>);
 /// The programs of a layer, with the suffix of the stage's name and the tensors of their slots.
 pub(super) fn programs(spec: &ModelSpec, l: &LayerSpec, carries: &[Carry]) -> Vec<Part> {
     let Mixer::Attention(attention) = &l.mixer;
-    let mut at = Lowering { spec, l: LayerBuilder { b: Builder::new("layer", carries), tensors: vec![] } };
+    let lowering = |name| Lowering { spec, l: LayerBuilder { b: Builder::new(name, carries), tensors: vec![] } };
+    let mut at = lowering("attention");
     let x = at.l.b.carry(RESIDUAL);
+    let h = at.l.b.carry(RESIDUAL);
+    at.attention(x, attention, h);
     match l.ffn {
         Ffn::Dense { width, act, bias } => {
-            let h = at.l.b.value("attn_residual", spec.width);
-            at.attention(x, attention, h);
-            at.dense(h, width, act, bias);
-            vec![at.part("")]
+            let mut then = lowering("feed-forward");
+            let h = then.l.b.carry(RESIDUAL);
+            then.dense(h, width, act, bias);
+            vec![at.part(""), then.part(" feed-forward")]
         }
         Ffn::Moe { experts, used, width, act, normalise } => {
-            let h = at.l.b.carry(RESIDUAL);
-            at.attention(x, attention, h);
             at.route(h, experts, used, normalise);
-            let mut then = Lowering { spec, l: LayerBuilder { b: Builder::new("experts", carries), tensors: vec![] } };
+            let mut then = lowering("experts");
             then.experts(experts, used, width, act);
             vec![at.part(""), then.part(" experts")]
         }

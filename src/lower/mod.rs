@@ -1,9 +1,10 @@
 //! From a model's description to what a backend runs: programs, and stages that bind them to weights.
 //!
 //! Each distinct shape of layer is lowered once; equal layers share the program and differ in their bindings. A
-//! `Stage` is the launch boundary: a program all of whose weights are known before it starts. A dense layer is one
-//! stage; a layer with experts is two, the routing and the experts, since which experts are read is known only
-//! after the first. Between stages values live in carries: the residual stream, a routing, the logits.
+//! `Stage` is the launch boundary: a program all of whose weights are known before it starts. A layer is two: what needs
+//! sequence state, and what does not, which any processor can compute that has the weights. Of a layer with experts the
+//! first ends with the routing, since which experts are read is known only then. Between stages values live in carries:
+//! the residual stream, a routing, the logits.
 
 mod layer;
 
@@ -24,7 +25,7 @@ pub struct WeightNeed {
 /// A program bound to weights and state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
-    /// For messages: `layer 3`, `layer 3 experts`, `head`.
+    /// For messages: `layer 3`, `layer 3 feed-forward`, `layer 3 experts`, `head`.
     pub name: String,
     /// Index into `Lowered::programs`.
     pub program: usize,

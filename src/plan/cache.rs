@@ -23,13 +23,15 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The experts of a model, as they are cut, with the least room that works. Matrices of experts that follow one
-    /// another are those of one stage.
-    pub(super) fn new(units: &[Unit], panels: &[Vec<Panel>], parts: &[Part]) -> Cache {
+    /// The experts of some stages of a model, as they are cut, with the least room that works.
+    pub(super) fn new(units: &[Unit], panels: &[Vec<Panel>], parts: &[Part], cached: &dyn Fn(&Unit) -> bool) -> Cache {
         let mut experts: Vec<Vec<u32>> = vec![];
         let (mut first, mut most) = (0, 0);
         for (n, u) in units.iter().enumerate() {
             let Use::Experts(used) = u.usage else { continue };
+            if !cached(u) {
+                continue;
+            }
             let before = n.checked_sub(1).map(|b| &units[b]);
             if !before.is_some_and(|b| matches!(b.usage, Use::Experts(_)) && b.experts == u.experts) {
                 first = experts.len();

@@ -11,7 +11,9 @@ impl Plan {
     pub(super) fn keep_on_host(&mut self) {
         let Some(host) = self.host else { return };
         let all = self.streamed();
-        let mut left = host.saturating_sub(self.ring()).min(all);
+        let mut left = host.saturating_sub(self.ring()).saturating_sub(self.cache.bytes());
+        let room = left;
+        left = left.min(all);
         let (share, mut due) = (left as f64 / all.max(1) as f64, 0.0);
         for part in self.parts.iter_mut().filter(|p| p.home == Home::Stream) {
             let bytes = part.extent.len;
@@ -22,6 +24,7 @@ impl Plan {
                 part.home = Home::Host;
             }
         }
+        self.cache.grow(room - self.hosted());
         for panel in self.panels.iter_mut().flatten() {
             panel.home = self.parts[panel.number as usize].home;
         }

@@ -1,7 +1,8 @@
 //! The one law: how long a pass takes by the bytes that it carries and the operations that it needs.
 //!
 //! All links and units work at the same time, so a pass takes as long as the slowest of them: `T = max(D / drive,
-//! S / memory, L / link, ops / cores)`. Rates are measured on the machine and bytes are counted; no factor is fitted to a run.
+//! S / memory, L / link, ops / cores)`. Only a device and a processor beside it take turns: their `S / memory` add up.
+//! Rates are measured on the machine and bytes are counted; no factor is fitted to a run.
 
 use super::Traffic;
 
@@ -12,6 +13,8 @@ pub struct Rates {
     pub drive: Option<f64>,
     /// Bytes per second of memory.
     pub memory: Option<f64>,
+    /// Bytes per second of a device's own memory.
+    pub device: Option<f64>,
     /// Bytes per second of the link to a device.
     pub link: Option<f64>,
     /// Operations per second of the cores, of the kind that most weights need.
@@ -25,6 +28,8 @@ pub enum Bound {
     Drive,
     /// Memory.
     Memory,
+    /// A device's own memory.
+    Device,
     /// The link to a device.
     Link,
     /// The cores.
@@ -37,6 +42,7 @@ impl Bound {
         match self {
             Bound::Drive => "disk",
             Bound::Memory => "mem",
+            Bound::Device => "vram",
             Bound::Link => "pcie",
             Bound::Cores => "cores",
         }
@@ -49,6 +55,7 @@ impl Bound {
         match self {
             Bound::Drive => "drive",
             Bound::Memory => "memory",
+            Bound::Device => "GPU's memory",
             Bound::Link => "link to the device",
             Bound::Cores => "cores",
         }
@@ -70,9 +77,18 @@ impl Rates {
         let time = |amount: f64, rate: Option<f64>, bound| {
             rate.filter(|_| amount > 0.0).map(|rate| Prediction { seconds: amount / rate, bound })
         };
+        let memory = time(traffic.memory as f64, self.memory, Bound::Memory);
+        let device = time(traffic.device as f64, self.device, Bound::Device);
+        let turns = match (memory, device) {
+            (Some(m), Some(d)) => {
+                let bound = if m.seconds > d.seconds { m.bound } else { d.bound };
+                Some(Prediction { seconds: m.seconds + d.seconds, bound })
+            }
+            (one, other) => one.or(other),
+        };
         let all = [
             time(traffic.drive as f64, self.drive, Bound::Drive),
-            time(traffic.memory as f64, self.memory, Bound::Memory),
+            turns,
             time(traffic.link as f64, self.link, Bound::Link),
             time(ops, self.cores, Bound::Cores),
         ];

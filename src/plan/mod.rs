@@ -7,11 +7,12 @@
 //! set that is kept is fixed, because a cyclic scan through any cache that is smaller than it hits nothing. Experts are
 //! another matter: who is needed next is known only when a token has chosen, so what dense weights leave is a cache of
 //! them (`cache`). Where a device has memory of its own, the budget is that, and what it has no room for is kept in the
-//! host's as far as that goes (`host`).
+//! host's as far as that goes (`host`); with few tokens the host's processor computes with it there (`beside`).
 //!
 //! It knows no family of models, no file and no device: sizes, uses and rates are all it is told. `law` says how long a
 //! pass takes by these bytes.
 
+mod beside;
 mod cache;
 mod host;
 mod law;
@@ -26,7 +27,7 @@ pub use shift::Given;
 
 use crate::error::{Error, Result};
 use crate::format::Extent;
-use crate::hal::{Home, Panel};
+use crate::hal::{BESIDE, Home, Panel};
 use crate::quant::Format;
 
 /// How passes use a weight.
@@ -65,6 +66,8 @@ pub struct Unit {
     pub usage: Use,
     /// Which stage of a pass uses it first: its weights are in use together.
     pub stage: usize,
+    /// Whether any processor that has the stage's weights can compute it: it uses no sequence state.
+    pub beside: bool,
 }
 
 impl Unit {
@@ -143,6 +146,8 @@ pub struct Policy {
     /// Where `budget` is that of a device with memory of its own: bytes of the host's memory for weights that the device
     /// has no room for, and for the ring by which they come from the drive.
     pub host: Option<u64>,
+    /// Whether the host's processor may compute beside that device.
+    pub beside: bool,
 }
 
 /// One panel of the plan.
@@ -179,6 +184,9 @@ pub struct Plan {
     pub cache: Cache,
     /// Bytes that weights may take of the host's memory, where a device has its own.
     pub host: Option<u64>,
+    /// Whether the host's processor computes with what the device does not keep, in passes of few tokens and with experts
+    /// in any pass.
+    pub beside: bool,
 }
 
 /// Bytes of one pass that gives logits.
@@ -186,10 +194,12 @@ pub struct Plan {
 pub struct Traffic {
     /// From the drive.
     pub drive: u64,
-    /// Weights from memory (streamed ones too: they pass through it).
+    /// Weights that the processor reads from the machine's memory (streamed ones too: they pass through it).
     pub memory: u64,
     /// Over the link to a device that computes, from the host's memory or through it.
     pub link: u64,
+    /// Weights that a device reads from its own memory.
+    pub device: u64,
 }
 
 impl Plan {
@@ -198,7 +208,7 @@ impl Plan {
     /// # Errors
     /// `Limit` when the budget is too small for what must be in memory, naming the smallest that works.
     pub fn new(units: &[Unit], needs: Needs, policy: &Policy) -> Result<Plan> {
-        let mut plan = cut(units, needs, policy, false)?;
+        let mut plan = cut(units, needs, policy, &|_| false)?;
         let whole = bytes(units.iter());
         // Loading takes the ring too, but not on a device.
         let ring = if policy.host.is_some() { 0 } else { plan.ring() };
@@ -210,13 +220,16 @@ impl Plan {
         if !policy.stream {
             return Err(too_small(policy.budget, need, "weights, which cannot be streamed here"));
         }
+        if policy.beside {
+            return Plan::beside_device(units, needs, policy);
+        }
         if units.iter().any(Unit::is_expert) {
-            plan = cut(units, needs, policy, true)?;
-            plan.cache = Cache::new(units, &plan.panels, &plan.parts);
+            plan = cut(units, needs, policy, &Unit::is_expert)?;
+            plan.cache = Cache::new(units, &plan.panels, &plan.parts, &Unit::is_expert);
         }
         match policy.stages {
             true => plan.widen(units, policy.budget)?,
-            false => plan.spread(units, policy.budget)?,
+            false => plan.spread(units, policy.budget, &anywhere)?,
         }
         plan.keep_on_host();
         Ok(plan)
@@ -241,6 +254,11 @@ impl Plan {
         self.parts.iter().filter(|p| p.home == home).map(|p| p.extent.len).sum()
     }
 
+    /// Bytes of weights that come to a device with memory of its own in each pass that computes all there.
+    pub fn carried(&self) -> u64 {
+        if self.host.is_some() { self.streamed() + self.hosted() } else { 0 }
+    }
+
     /// Whether passes bring weights: streamed ones, those that the host keeps, or experts that have no place.
     pub fn brings(&self) -> bool {
         self.streamed() + self.hosted() > 0 || self.cache.places < self.cache.experts.len()
@@ -253,7 +271,9 @@ impl Plan {
 
     /// All that the plan lets the process have.
     pub fn memory(&self) -> u64 {
-        let weights = self.kept.saturating_add(self.cache.bytes());
+        // Experts that a device does not keep are in the host's memory.
+        let cache = if self.host.is_some() { 0 } else { self.cache.bytes() };
+        let weights = self.kept.saturating_add(cache);
         self.needs.total().saturating_add(self.ring_used()).saturating_add(weights)
     }
 
@@ -265,10 +285,12 @@ impl Plan {
     /// Bytes of a pass with so many tokens when this share of the wanted experts is in the cache. Tokens choose their
     /// experts alone: some of them the same.
     pub fn traffic_at(&self, units: &[Unit], tokens: u32, hits: f64) -> Traffic {
-        let link = if self.host.is_some() { self.streamed() + self.hosted() } else { 0 };
-        let mut t = Traffic { drive: self.streamed(), memory: 0, link };
+        let carried = self.carried();
+        let link = if self.is_few(tokens) { carried - self.beside_bytes(units) } else { carried };
+        let mut t = Traffic { drive: self.streamed(), memory: carried - link, link, device: 0 };
         for (u, panels) in units.iter().zip(&self.panels) {
             let away = panels.iter().any(|p| matches!(p.home, Home::Drive | Home::Cache));
+            let cached = panels.iter().any(|p| p.home == Home::Cache);
             let (memory, drive) = match u.usage {
                 Use::Rows => (u.row_bytes() * u64::from(tokens), u.row_bytes() * u64::from(tokens)),
                 Use::Experts(used) => {
@@ -278,23 +300,31 @@ impl Plan {
                 }
                 _ => (u.extent.len, 0),
             };
-            t.memory += memory;
+            match self.host.is_none() || cached {
+                true => t.memory += memory,
+                false => t.device += memory,
+            }
             t.drive += if away { drive } else { 0 };
         }
+        // What the processor computes with the device does not read.
+        t.device -= (carried - link).min(t.device);
         t
     }
 
-    /// Gives panels their homes: as many in memory as the budget has room for, evenly along the pass.
-    fn spread(&mut self, units: &[Unit], budget: u64) -> Result<()> {
-        let fixed = self.fixed().saturating_add(self.cache.bytes());
-        let small = bytes(units.iter().filter(|u| !u.may_leave()));
+    /// Gives panels their homes: what `home` says, and of those for which it says none as many in memory as the budget
+    /// has room for, evenly along the pass.
+    fn spread(&mut self, units: &[Unit], budget: u64, home: &dyn Fn(&Unit) -> Option<Home>) -> Result<()> {
+        // Experts that a device does not keep are in the host's memory.
+        let cached = if self.host.is_some() { 0 } else { self.cache.bytes() };
+        let fixed = self.fixed().saturating_add(cached);
+        let small = bytes(units.iter().filter(|u| home(u) == Some(Home::Memory)));
         let least = fixed.saturating_add(small);
         let Some(room) = budget.checked_sub(least) else {
             let mib = |n: u64| n.div_ceil(1 << 20);
             let Needs { process, workspace, state } = self.needs;
-            let experts = match self.cache.places {
+            let experts = match cached {
                 0 => String::new(),
-                n => format!(", {} of {n} experts at once", mib(self.cache.bytes())),
+                n => format!(", {} of {} experts at once", mib(n), self.cache.places),
             };
             let what = format!(
                 "what must be in memory ({} MiB of program, {} of context, {} of workspace, {} of streaming buffers, {} \
@@ -307,32 +337,39 @@ impl Plan {
             );
             return Err(too_small(budget, least, &what));
         };
-        let leaves = |u: &Unit| u.may_leave() && cache::home(u.usage).is_none();
-        let cyclic = bytes(units.iter().filter(|u| leaves(u)));
+        let cyclic = bytes(units.iter().filter(|u| home(u).is_none()));
         let share = room as f64 / cyclic.max(1) as f64;
         let (mut due, mut left) = (0.0, room);
         self.kept = small;
         for (unit, panels) in units.iter().zip(&mut self.panels) {
-            for panel in panels.iter_mut().filter(|_| unit.may_leave()) {
+            let home = home(unit);
+            for panel in panels {
                 let bytes = unit.kept(panel.rows.len());
-                due += if leaves(unit) { bytes as f64 * share } else { 0.0 };
-                panel.home = match cache::home(unit.usage) {
+                due += if home.is_none() { bytes as f64 * share } else { 0.0 };
+                panel.home = match home {
                     Some(home) => home,
                     // Half a panel ahead of what is due or behind it: the turns are as even as panels allow.
-                    None if due >= bytes as f64 / 2.0 && bytes <= left => Home::Memory,
+                    None if due >= bytes as f64 / 2.0 && bytes <= left => {
+                        due -= bytes as f64;
+                        left -= bytes;
+                        self.kept += bytes;
+                        Home::Memory
+                    }
                     None => Home::Stream,
                 };
-                if panel.home == Home::Memory {
-                    due -= bytes as f64;
-                    left -= bytes;
-                    self.kept += bytes;
-                }
                 self.parts[panel.number as usize].home = panel.home;
             }
         }
-        self.cache.grow(left);
+        if self.host.is_none() {
+            self.cache.grow(left);
+        }
         Ok(())
     }
+}
+
+/// The home of a weight's panels where nothing but its use and size decides, if they do.
+fn anywhere(unit: &Unit) -> Option<Home> {
+    if unit.may_leave() { cache::home(unit.usage) } else { Some(Home::Memory) }
 }
 
 /// Bytes of whole units, kept.
@@ -340,16 +377,16 @@ fn bytes<'a>(units: impl Iterator<Item = &'a Unit>) -> u64 {
     units.map(Unit::kept_whole).fold(0, u64::saturating_add)
 }
 
-/// All panels, in memory for now, and the ring; whether experts will be cached.
+/// All panels, in memory for now, and the ring; which experts will be cached.
 ///
 /// # Errors
 /// `Limit` for more panels than any model needs: a list of them would itself eat the memory.
-fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Result<Plan> {
+fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: &dyn Fn(&Unit) -> bool) -> Result<Plan> {
     let (mut panels, mut parts) = (vec![], vec![]);
     let mut widest = 0;
     for (n, u) in units.iter().enumerate() {
         let (row, outputs) = (u.row_bytes(), matches!(u.usage, Use::Outputs | Use::OutputsAndRows));
-        let cached = cached && u.is_expert();
+        let cached = cached(u);
         let block = if cached { policy.block.max(EXPERT) } else { policy.block };
         let most = (block / row.max(1)) as usize / GROUP * GROUP;
         let count = u.rows.div_ceil(most.max(GROUP));
@@ -391,6 +428,7 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: bool) -> Result<Pl
         kept: 0,
         cache: Cache::default(),
         host: policy.host,
+        beside: false,
     })
 }
 

@@ -16,6 +16,11 @@ const RING: std::ops::RangeInclusive<u64> = 16 << 20..=64 << 20;
 /// Places of a ring at least: one to read from, one to fill, and one to spare.
 const LEAST_SLOTS: usize = 3;
 
+/// The most that a ring takes on a device but for its least number of places.
+pub(super) fn most(budget: u64) -> u64 {
+    (budget / 32).min(*RING.end())
+}
+
 /// Places of a ring that panels pass through once. On a device, whose link answers at once, a few will do.
 pub(super) fn places(budget: u64, slot_bytes: u64, panels: usize, on_device: bool) -> usize {
     let least = if on_device { 0 } else { *RING.start() };
@@ -31,7 +36,7 @@ impl Plan {
 
     /// Those that it takes of the budget: a device that holds all has none.
     pub fn ring_used(&self) -> u64 {
-        if self.host.is_some() && !self.brings() { 0 } else { self.ring() }
+        if self.host.is_some() && self.carried() == 0 { 0 } else { self.ring() }
     }
 
     /// Places of the ring while memory is short: those of a small budget. Fewer would leave the drive waiting, which
@@ -68,7 +73,7 @@ impl Plan {
         let (ahead, experts) = ((self.slots / 4).max(2), self.cache.places);
         loop {
             self.cache.places = experts;
-            self.spread(units, budget)?;
+            self.spread(units, budget, &super::anywhere)?;
             let need = self.widest(units) + ahead;
             if need <= self.slots {
                 return Ok(());

@@ -14,14 +14,36 @@ fn unit(name: &str, cols: usize, rows: usize, usage: Use) -> Unit {
     let format = Kind::Q8_0.format();
     let len = (format.row_bytes(cols) * rows) as u64;
     let extent = Extent { source: 0, offset: 0, len };
-    Unit { name: name.into(), format, cols, rows, experts: 1, matrix: true, extent, usage, stage: stage(name) }
+    Unit {
+        name: name.into(),
+        format,
+        cols,
+        rows,
+        experts: 1,
+        matrix: true,
+        extent,
+        usage,
+        stage: stage(name),
+        beside: false,
+    }
 }
 
 fn vector(name: &str, len: usize) -> Unit {
     let format = Kind::F32.format();
     let extent = Extent { source: 0, offset: 0, len: len as u64 * 4 };
     let (usage, stage) = (Use::Pass, stage(name));
-    Unit { name: name.into(), format, cols: len, rows: 1, experts: 1, matrix: false, extent, usage, stage }
+    Unit {
+        name: name.into(),
+        format,
+        cols: len,
+        rows: 1,
+        experts: 1,
+        matrix: false,
+        extent,
+        usage,
+        stage,
+        beside: false,
+    }
 }
 
 /// An embedding, eight layers of a norm and two matrices, a head.
@@ -36,7 +58,7 @@ pub fn model() -> Vec<Unit> {
     units
 }
 
-const POLICY: Policy = Policy { budget: 0, block: MIB, stream: true, stages: false, host: None };
+const POLICY: Policy = Policy { budget: 0, block: MIB, stream: true, stages: false, host: None, beside: false };
 
 const NEEDS: Needs = Needs { process: 10 * MIB, workspace: 5 * MIB, state: 7 * MIB };
 
@@ -253,8 +275,9 @@ fn sizes_beyond_all_memory_are_errors() {
 
 #[test]
 fn the_slowest_link_sets_the_time() {
-    let traffic = Traffic { drive: 100, memory: 1000, link: 0 };
-    let rates = Rates { drive: Some(10.0), memory: Some(50.0), link: Some(2.0), cores: Some(1.0) };
+    let traffic = Traffic { drive: 100, memory: 1000, link: 0, device: 0 };
+    let (memory, link) = (Some(50.0), Some(2.0));
+    let rates = Rates { drive: Some(10.0), memory, link, device: None, cores: Some(1.0) };
     let pass = rates.pass(traffic, 5.0).unwrap();
     assert_eq!((pass.seconds, pass.bound), (20.0, Bound::Memory));
     let pass = Rates { drive: Some(4.0), ..rates }.pass(traffic, 5.0).unwrap();
@@ -264,6 +287,11 @@ fn the_slowest_link_sets_the_time() {
     assert_eq!((pass.seconds, pass.bound), (30.0, Bound::Link));
     assert_eq!(Rates::default().pass(traffic, 1.0), None);
     assert_eq!(rates.pass(Traffic::default(), 0.0), None);
+    // A device and the processor beside it take turns.
+    let both = Rates { device: Some(1000.0), ..rates };
+    let pass = both.pass(Traffic { device: 9000, ..traffic }, 5.0).unwrap();
+    let alone = rates.pass(Traffic { drive: 0, ..traffic }, 0.0).unwrap();
+    assert_eq!((pass.seconds, pass.bound), (9.0 + alone.seconds, Bound::Memory));
 }
 
 /// Where a device has its own memory, the host keeps what it can of the rest, in turns with the drive.
@@ -291,4 +319,76 @@ fn the_host_keeps_what_a_device_has_no_room_for() {
     assert_eq!((all.streamed(), all.hosted()), (0, away));
     assert!(all.brings() && all.streams());
     assert_eq!(plan(1000, 0).hosted(), 0, "a device that holds all");
+}
+
+/// Layers of attention and of a feed-forward part, in stages of their own.
+fn layers(experts: usize) -> Vec<Unit> {
+    let mut units = vec![unit("embedding", 1024, 20_000, Use::Rows)];
+    for layer in 0..8 {
+        units.push(unit(&format!("{}.attention", 2 * layer), 1024, 1024, Use::Pass));
+        for (name, cols, rows) in [("up", 1024, 4096), ("down", 4096, 1024)] {
+            let usage = if experts > 1 { Use::Experts(2) } else { Use::Pass };
+            let mut u = unit(&format!("{}.{name}", 2 * layer + 1), cols, rows / experts, usage);
+            (u.experts, u.beside) = (experts, true);
+            u.extent.len *= experts as u64;
+            units.push(u);
+        }
+        let mut norm = vector(&format!("{}.norm", 2 * layer + 1), 1024);
+        norm.beside = true;
+        units.push(norm);
+    }
+    units.push(unit("head", 1024, 20_000, Use::Outputs));
+    units
+}
+
+/// What of a device's plan is where: attention, and of the layers those that are kept whole.
+#[test]
+fn a_device_keeps_its_own_part_and_whole_stages() {
+    let units = layers(1);
+    for (budget, host) in [(70, 1000), (100, 1000), (100, 30), (60, 1000), (45, 100)] {
+        let (budget, host) = (budget * MIB, host * MIB);
+        let policy = Policy { budget, host: Some(host), beside: true, ..POLICY };
+        let plan = Plan::new(&units, NEEDS, &policy).unwrap();
+        check(&units, &plan);
+        assert!(plan.beside && plan.hosted() + plan.ring() <= host);
+        let kept = |u: &Unit, panels: &[Panel]| {
+            let kept = panels.iter().filter(|p| p.home == Home::Memory).count();
+            assert!(!u.beside || kept == 0 || kept == panels.len(), "{}: a stage is kept whole", u.name);
+            kept > 0
+        };
+        let homes: Vec<bool> = units.iter().zip(&plan.panels).map(|(u, p)| kept(u, p)).collect();
+        let of =
+            |name: &str| units.iter().zip(&homes).filter(|(u, _)| u.name.contains(name)).filter(|(_, k)| **k).count();
+        assert_eq!((of("up"), of("norm")), (of("down"), 8), "both matrices of a stage, and vectors in any case");
+        let stage = 2 * 4096 * 1024 / 32 * 34;
+        if budget > 50 * MIB {
+            assert_eq!(of("attention") + of("head"), 9, "its own part");
+            assert!(plan.memory() + stage + 64 * MIB.min(budget / 32) > plan.budget, "no stage more would fit");
+        } else {
+            assert!(of("up") == 0 && of("attention") > 0);
+        }
+        // Few tokens carry nothing but what is the device's own; many carry all.
+        let (one, many) = (plan.traffic(&units, 1), plan.traffic(&units, 100));
+        assert_eq!((one.memory + one.link, many.memory, many.link), (plan.carried(), 0, plan.carried()));
+        assert!(one.link == 0 || budget < 50 * MIB);
+        assert_eq!(plan.streamed() > 0, plan.carried() + plan.ring() > host);
+    }
+}
+
+/// Experts that a device has no room for come to the processor beside it, from a cache in its memory.
+#[test]
+fn experts_beside_a_device() {
+    let units = layers(16);
+    let with = |budget: u64, host: u64| {
+        Plan::new(&units, NEEDS, &Policy { budget: budget * MIB, host: Some(host * MIB), beside: true, ..POLICY })
+    };
+    let plan = with(70, 1000).unwrap();
+    check(&units, &plan);
+    let stages = plan.cache.experts.len() / 16;
+    assert!((1..8).contains(&stages) && plan.cache.places == plan.cache.experts.len() && plan.carried() == 0);
+    assert!(plan.traffic(&units, 1).memory > 0 && plan.traffic(&units, 1).drive < MIB);
+    let less = with(70, 30).unwrap();
+    assert!(less.cache.places < less.cache.experts.len() && less.ring() + less.cache.bytes() <= 30 * MIB);
+    let error = with(70, 4).unwrap_err().to_string();
+    assert!(error.contains("the experts beside a device"), "{error}");
 }

@@ -31,7 +31,18 @@ pub fn model(homes: &[(Home, bool)], slots: usize) -> (tempfile::NamedTempFile, 
     let panels: Vec<Panel> = vec![];
     let slot_bytes = 5000 + 2 * 4096;
     let (needs, cache) = (Needs::default(), plan::Cache::default());
-    let plan = Plan { panels: vec![panels], parts, slots, slot_bytes, needs, budget: 0, kept: 0, cache, host: None };
+    let plan = Plan {
+        panels: vec![panels],
+        parts,
+        slots,
+        slot_bytes,
+        needs,
+        budget: 0,
+        kept: 0,
+        cache,
+        host: None,
+        beside: false,
+    };
     (file, sources, plan)
 }
 

@@ -75,6 +75,7 @@ const TESTS: &[Test] = tests![
     models::the_demo_model,
     models::tiles_of_one_pass,
     models::weights_that_are_brought,
+    models::a_processor_beside,
     watch::launches_are_told_while_they_are_watched,
     models::passes_become_graphs,
 ];

@@ -6,10 +6,11 @@ use crate::npy;
 use air_rs::arch;
 use air_rs::engine::demo;
 use air_rs::format::{Catalogue, TensorInfo, gguf};
+use air_rs::hal::cpu::{Cpu, CpuOptions};
 use air_rs::hal::cuda::Cuda;
 use air_rs::hal::exact::Exact;
 use air_rs::hal::{
-    Backend, Batch, Bindings, Home, KvGroup, KvLayout, PAGE, Panel, Reservation, Row, Supply, WeightDesc,
+    Backend, Batch, Bindings, Home, Hybrid, KvGroup, KvLayout, PAGE, Panel, Reservation, Row, Supply, WeightDesc,
 };
 use air_rs::lower::{self, LOGITS, Lowered};
 use air_rs::quant::Kind;
@@ -30,24 +31,48 @@ struct Feed {
     tile: usize,
     /// Format of keys and values.
     state: Kind,
-    /// Whether of each matrix some panels are brought in each pass, and of the embedding single rows.
-    brought: bool,
+    /// Where weights are.
+    homes: Homes,
+}
+
+/// Where a model's weights are.
+#[derive(Clone, Copy, PartialEq)]
+enum Homes {
+    /// All on the device.
+    Device,
+    /// Of each matrix some panels are brought in each pass, and of the embedding single rows.
+    Brought,
+    /// Of every other layer the feed-forward part is beside the device.
+    Beside,
 }
 
 /// The panels of a tensor: one in memory, or several whose homes take turns.
-fn cut(shelf: &mut Shelf, t: &TensorInfo, bytes: &[u8], brought: bool, tied: bool) -> Vec<Panel> {
+fn cut(shelf: &mut Shelf, t: &TensorInfo, bytes: &[u8], homes: Homes, tied: bool) -> Vec<Panel> {
     let (all, row_bytes) = (t.rows() as usize, t.row_bytes() as usize);
-    let apart = brought && all > ROWS && t.shape.len() == 2;
-    let rows = if apart { ROWS } else { all };
-    let homes = match t.name.as_str() {
+    let experts = t.name.contains("_exps.");
+    let layer = t.name.split('.').nth(1).and_then(|n| n.parse::<usize>().ok());
+    let part = ["ffn_gate.", "ffn_up.", "ffn_down.", "_exps."].iter().any(|p| t.name.contains(p));
+    let apart = match homes {
+        Homes::Device => false,
+        Homes::Brought => all > ROWS && t.shape.len() == 2,
+        Homes::Beside => part && layer.is_some_and(|n| n % 2 == 1),
+    };
+    let rows = match apart {
+        true if experts => t.shape[1] as usize,
+        true => ROWS,
+        false => all,
+    };
+    let turns = match t.name.as_str() {
         _ if !apart => [Home::Memory; 3],
+        _ if homes == Homes::Beside && experts => [Home::Cache; 3],
+        _ if homes == Homes::Beside => [Home::Stream, Home::Host, Home::Host],
         "token_embd.weight" if !tied => [Home::Drive, Home::Memory, Home::Drive],
         _ => [Home::Stream, Home::Memory, Home::Host],
     };
     let panel = |(n, first): (usize, usize)| {
         let rows = first..(first + rows).min(all);
         let number = shelf.add(bytes[rows.start * row_bytes..rows.end * row_bytes].to_vec());
-        Panel { number, rows, home: homes[n % 3] }
+        Panel { number, rows, home: turns[n % 3] }
     };
     (0..all).step_by(rows).enumerate().map(panel).collect()
 }
@@ -61,7 +86,7 @@ fn logits(backend: &mut dyn Backend, catalogue: &Catalogue, tokens: &[u32], feed
         let t = catalogue.tensor(&need.tensor).unwrap();
         let mut bytes = vec![0; t.extent.len as usize];
         catalogue.sources[t.extent.source].read_at(t.extent.offset, &mut bytes).unwrap();
-        panels.push(cut(&mut shelf, t, &bytes, feed.brought, !catalogue.tensors.contains_key("output.weight")));
+        panels.push(cut(&mut shelf, t, &bytes, feed.homes, !catalogue.tensors.contains_key("output.weight")));
     }
     let supply: Arc<dyn Supply> = Arc::new(shelf);
     let programs: Vec<_> = lowered.programs.iter().map(|p| backend.compile(p).unwrap()).collect();
@@ -79,7 +104,7 @@ fn logits(backend: &mut dyn Backend, catalogue: &Catalogue, tokens: &[u32], feed
     let state = feed.state.format();
     let kv = KvLayout { k: state, v: state, groups: lowered.groups.iter().map(group).collect() };
     let (carries, pass_rows, max_rows) = (&lowered.carries[..], feed.pass, feed.tile);
-    let ring = if feed.brought { (3, 1 << 20) } else { (0, 0) };
+    let ring = if feed.homes == Homes::Device { (0, 0) } else { (3, 1 << 20) };
     backend.reserve(&Reservation { carries, pass_rows, max_rows, max_outputs: pass_rows, kv: &kv, ring }).unwrap();
     let table: Vec<Vec<u32>> = kv.groups.iter().map(|_| (0..pages as u32).rev().collect()).collect();
     let tables = [&table[..]];
@@ -141,7 +166,7 @@ pub fn every_golden_family() {
         let catalogue = gguf::open(&dir.join(format!("{}.gguf", c.name))).unwrap();
         let (shape, want) = npy::read(&dir.join(format!("{}.logits.npy", c.name)));
         for (chunk, reversed) in [(64, false), (3, true)] {
-            let feed = Feed { pass: chunk, tile: chunk, state: Kind::F32, brought: false };
+            let feed = Feed { pass: chunk, tile: chunk, state: Kind::F32, homes: Homes::Device };
             let got = logits(&mut cuda(reversed), &catalogue, &c.tokens, feed);
             // Tensor cores round activations to the format of weights in half floats.
             let rounded =
@@ -177,7 +202,7 @@ pub fn every_mix_of_formats() {
         let catalogue = synthetic(dir.path(), shape, kind);
         let tokens = tokens(20);
         let vocab = arch::spec(&catalogue).unwrap().vocab;
-        let feed = Feed { pass: 18, tile: 18, state: Kind::F16, brought: false };
+        let feed = Feed { pass: 18, tile: 18, state: Kind::F16, homes: Homes::Device };
         let want = logits(&mut Exact::new(2), &catalogue, &tokens, feed);
         let got = logits(&mut cuda(false), &catalogue, &tokens, feed);
         let error = compare(&format!("{shape} {kind}"), &got, &want, vocab, 1e-3);
@@ -191,7 +216,7 @@ pub fn the_demo_model() {
     let tokens = tokens(40);
     let vocab = arch::spec(&catalogue).unwrap().vocab;
     for state in [Kind::F16, Kind::Q8_0] {
-        let feed = Feed { pass: 36, tile: 36, state, brought: false };
+        let feed = Feed { pass: 36, tile: 36, state, homes: Homes::Device };
         let want = logits(&mut Exact::new(2), &catalogue, &tokens, feed);
         let got = logits(&mut cuda(false), &catalogue, &tokens, feed);
         let error = compare(&format!("the demo model, {state:?}"), &got, &want, vocab, 1e-3);
@@ -205,7 +230,7 @@ pub fn tiles_of_one_pass() {
     let catalogue = synthetic(dir.path(), "tiny-qwen3moe", "Q8_0");
     let tokens = tokens(40);
     let vocab = arch::spec(&catalogue).unwrap().vocab;
-    let whole = Feed { pass: 40, tile: 40, state: Kind::F16, brought: false };
+    let whole = Feed { pass: 40, tile: 40, state: Kind::F16, homes: Homes::Device };
     let want = logits(&mut Exact::new(2), &catalogue, &tokens, whole);
     let got = logits(&mut cuda(true), &catalogue, &tokens, Feed { tile: 16, ..whole });
     compare("tiles", &got, &want, vocab, 1e-3);
@@ -217,12 +242,36 @@ pub fn weights_that_are_brought() {
     for (shape, kind) in [("tiny-llama", "Q4_K_M"), ("tiny-qwen3", "Q8_0"), ("tiny-qwen3moe", "Q5_K_M")] {
         let catalogue = synthetic(dir.path(), shape, kind);
         let tokens = tokens(22);
-        let here = Feed { pass: 18, tile: 18, state: Kind::F16, brought: false };
+        let here = Feed { pass: 18, tile: 18, state: Kind::F16, homes: Homes::Device };
         let want = logits(&mut cuda(false), &catalogue, &tokens, here);
         for reversed in [false, true] {
-            let got = logits(&mut cuda(reversed), &catalogue, &tokens, Feed { brought: true, ..here });
+            let got = logits(&mut cuda(reversed), &catalogue, &tokens, Feed { homes: Homes::Brought, ..here });
             assert_bits(&got, &want, &format!("{shape} {kind}"));
         }
+    }
+}
+
+/// With few rows a processor computes feed-forward parts beside the device, with many it is carried what they need; and
+/// experts that the device does not have it computes in any case.
+pub fn a_processor_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    for (shape, kind) in [("tiny-llama", "Q4_K_M"), ("tiny-qwen3moe", "Q8_0")] {
+        let catalogue = synthetic(dir.path(), shape, kind);
+        let tokens = tokens(22);
+        let vocab = arch::spec(&catalogue).unwrap().vocab;
+        let here = Feed { pass: 18, tile: 18, state: Kind::F16, homes: Homes::Device };
+        let want = logits(&mut Exact::new(2), &catalogue, &tokens, here);
+        let alone = logits(&mut cuda(false), &catalogue, &tokens, here);
+        let device = Device::new(false);
+        let processor = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap();
+        let mut both = Hybrid::new(Box::new(Cuda::new(Box::new(device)).unwrap()), Box::new(processor));
+        let got = logits(&mut both, &catalogue, &tokens, Feed { homes: Homes::Beside, ..here });
+        let error = compare(&format!("{shape} {kind}"), &got, &want, vocab, 1e-3);
+        println!("{shape:<14} {kind:<7} {error:>8.1e}");
+        let (prompt, dense) = (18 * vocab, shape == "tiny-llama");
+        let same = got[..prompt].iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert_eq!(same, dense, "a prompt is the device's alone, but for experts");
+        assert!(got[prompt..] != alone[prompt..], "few tokens are both's");
     }
 }
 
@@ -234,7 +283,7 @@ pub fn passes_become_graphs() {
         let catalogue = synthetic(dir.path(), shape, "Q8_0");
         let tokens = tokens(40);
         let vocab = arch::spec(&catalogue).unwrap().vocab;
-        let single = Feed { pass: 1, tile: 1, state: Kind::F16, brought: false };
+        let single = Feed { pass: 1, tile: 1, state: Kind::F16, homes: Homes::Device };
         let want = logits(&mut Exact::new(2), &catalogue, &tokens, Feed { pass: 40, tile: 40, ..single });
         let device = Device::new(true);
         let done = device.done.clone();

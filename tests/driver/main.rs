@@ -243,20 +243,23 @@ fn a_model_is_loaded_and_launched() {
     assert_eq!(plan["memory"]["program_bytes"].as_u64().unwrap_or(0), 0, "{plan:#}");
 }
 
-/// What does not fit is kept in memory or comes from the drive, through pinned memory if that can be had.
+/// What does not fit is kept in memory or comes from the drive, through pinned memory if that can be had. Few tokens carry
+/// of it what only the device computes with, a prompt all.
 #[test]
 fn a_model_that_does_not_fit_is_carried_to_the_gpu() {
-    let small = ["--device", "cuda", "--vram-budget", "8MB", "-c", "64"];
+    let small = ["--device", "cuda", "--vram-budget", "7MB", "-c", "64"];
     let plan = |more: &[&str]| -> Value {
         let (_, plan, notes) = air(&[&["plan", "--json"], &small[..], more].concat(), &[]);
         serde_json::from_str(&plan).unwrap_or_else(|e| panic!("{e}: {notes}"))
     };
     let kept = plan(&[]);
-    let (link, hosted) = (&kept["bytes_per_pass"]["pcie"], &kept["host_memory"]["kept_bytes"]);
-    assert!(hosted == link && hosted.as_u64() > Some(1 << 20), "{kept:#}");
+    let number = |of: &Value| of.as_u64().unwrap_or_else(|| panic!("{kept:#}"));
+    let [link, beside] = ["pcie", "mem"].map(|to| number(&kept["bytes_per_pass"][to]));
+    let hosted = number(&kept["host_memory"]["kept_bytes"]);
+    assert!(hosted == link + beside && link > 1 << 17 && beside > 1 << 20, "{kept:#}");
     let streamed = plan(&["--ram-budget", "1MB"]);
     assert!(streamed["streamed_bytes"].as_u64() > Some(0), "{streamed:#}");
-    assert_eq!(&streamed["bytes_per_pass"]["pcie"], link, "from the drive it goes the same way");
+    assert_eq!(streamed["bytes_per_pass"]["pcie"], link, "from the drive it goes the same way");
 
     let brought = |notes: &str| -> u64 {
         let (_, after) = notes.rsplit_once("brought ").unwrap_or_else(|| panic!("{notes}"));
@@ -264,14 +267,15 @@ fn a_model_that_does_not_fit_is_carried_to_the_gpu() {
     };
     let run = |more: &[&str], env: &[(&str, &str)]| {
         let env = [&[("FAKE_TOLD", "1")], env].concat();
-        let (done, _, notes) = air(&[&DEMO[..], &small[..], more].concat(), &env);
-        assert!(done && notes.contains("device: cuda: Fake 0; "), "{notes}");
+        let long = ["generate", "-p", "Speak, speak. First, you know Caius", "-n", "3", "-t", "0"];
+        let (done, _, notes) = air(&[&long[..], &small[..], more].concat(), &env);
+        assert!(done && notes.contains("device: cuda: Fake 0 and cpu: "), "{notes}");
         notes
     };
     // The prompt, and two of three tokens, each a pass.
-    let all = 3 * link.as_u64().unwrap();
+    let all = hosted + 2 * link;
     let notes = run(&[], &[]);
-    assert!(brought(&notes) == all && !notes.contains("not pinned"), "{notes}");
+    assert!(brought(&notes) == all && !notes.contains("not pinned"), "{all}: {notes}");
     assert_eq!(brought(&run(&["--ram-budget", "1MB"], &[])), all);
     let notes = run(&[], &[("FAKE_NO_PINS", "1")]);
     assert!(brought(&notes) == all && notes.contains("memory for weights is not pinned"), "{notes}");
@@ -287,9 +291,11 @@ fn a_model_that_does_not_fit_runs_on_the_processor_or_is_an_error() {
     assert!(notes.contains("device: cpu: "), "{notes}");
     let (_, alone, _) = air(&[&DEMO[..], &["--device", "cpu"]].concat(), &[]);
     assert_eq!(answer, alone);
-    // Nobody is put on a GPU unasked to which most of the weights would be carried.
-    let (done, answer, notes) = air(&[&DEMO[..], &["-c", "64", "--vram-budget", "8MB"]].concat(), &[]);
-    assert!(done && answer == alone && notes.contains("not on a GPU: carrying most of the weights"), "{notes}");
+    // Nobody is put on a GPU unasked to which much would be carried for each token.
+    let (done, answer, notes) = air(&[&DEMO[..], &["-c", "64", "--vram-budget", "6500kB"]].concat(), &[]);
+    assert!(done && answer == alone && notes.contains("not on a GPU: carrying attention and head"), "{notes}");
+    let (done, _, notes) = air(&[&DEMO[..], &["-c", "64", "--vram-budget", "8MB"]].concat(), &[]);
+    assert!(done && notes.contains("device: cuda: Fake 0 and cpu: "), "{notes}");
 }
 
 #[test]
@@ -353,18 +359,23 @@ fn the_bench_measures_the_gpu_and_lists_what_it_launched() {
 #[test]
 fn the_bench_tells_what_is_carried() {
     let env = &[("FAKE_FREE", "200000000")];
-    let small = ["--json", "--device", "cuda", "--vram-budget", "8MB", "-c", "64"];
+    let small = ["--json", "--device", "cuda", "--vram-budget", "7MB", "-c", "64"];
     let plan: Value = serde_json::from_str(&air(&[&["plan"], &small[..]].concat(), env).1).unwrap();
     let bench = [&["bench", "-p", "20", "-n", "3", "-r", "1"], &small[..]].concat();
     let bench: Value = serde_json::from_str(&air(&bench, env).1).unwrap();
-    let carried = plan["bytes_per_pass"]["pcie"].as_f64().unwrap();
+    // One token carries nothing but what is the device's own, a prompt also what the processor computes with else.
+    let bytes = |n: &Value| n.as_f64().unwrap();
+    let [carried, beside] = ["pcie", "mem"].map(|to| bytes(&plan["bytes_per_pass"][to]));
+    let all = bytes(&plan["host_memory"]["kept_bytes"]) + bytes(&plan["streamed_bytes"]);
+    assert!(carried > 0.0 && beside > 0.0 && carried + beside == all, "{plan:#}");
     assert_eq!(bench["bytes_per_token"]["pcie"].as_f64(), Some(carried), "{bench:#}");
     let reached = |name: &str| bench["achieved_gbps"][name].as_f64().unwrap() * 1e9;
     let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-6, "{a} {b}: {bench:#}");
     near(reached("pcie"), carried * bench["decode_tps"].as_f64().unwrap());
     // The prompt is one pass.
-    near(reached("prefill_pcie"), carried * bench["prefill_tps"].as_f64().unwrap() / 20.0);
-    assert_eq!(bench["roofline"]["bound"], "vram", "the fake link takes no longer than its memory");
+    near(reached("prefill_pcie"), all * bench["prefill_tps"].as_f64().unwrap() / 20.0);
+    let bound = bench["roofline"]["bound"].as_str();
+    assert!(matches!(bound, Some("mem" | "vram")), "the fake link takes no longer than they: {bound:?}");
 }
 
 #[test]

@@ -88,32 +88,36 @@ impl Report<'_> {
         self.work.decode_bytes.is_some_and(|b| self.limits.cached(b))
     }
 
-    /// Bytes that a pass brings to a GPU which does not keep all weights.
-    fn carried(&self) -> Option<f64> {
+    /// Bytes that a pass of so many tokens brings to a GPU which does not keep all weights.
+    fn carried(&self, tokens: u32) -> Option<f64> {
         let Residence { plan, units, on_gpu, .. } = &self.info.residence;
-        (*on_gpu && plan.brings()).then(|| plan.traffic(units, self.lengths.batch).link as f64)
+        (*on_gpu && plan.brings()).then(|| plan.traffic(units, tokens).link as f64)
     }
 
     /// Bytes per second that come to a GPU while it reads the prompts.
     fn prefill_link(&self) -> Option<f64> {
         let tokens = self.lengths.prompt * self.lengths.batch;
-        let passes = f64::from(tokens.div_ceil(self.info.residence.pass_rows as u32));
-        Some(self.carried()? * passes / self.median(|r| r.prefill.as_secs_f64()))
+        let pass = self.info.residence.pass_rows as u32;
+        let passes = f64::from(tokens.div_ceil(pass));
+        Some(self.carried(tokens.min(pass))? * passes / self.median(|r| r.prefill.as_secs_f64()))
     }
 
-    /// Tokens per second of decoding on a GPU, and what binds it: the time of the bytes at the speed of a copy, and of as
-    /// many empty kernels as the layers need; or that of the link or the drive, whose bytes come meanwhile.
+    /// Tokens per second of decoding on a GPU, and what binds it: the time of the bytes at the speed of a copy, of as many
+    /// empty kernels as the layers need, and of what a processor beside it reads; or that of the link or the drive, whose
+    /// bytes come meanwhile.
     fn gpu_limit(&self) -> Option<(f64, &'static str)> {
         let (gpu, bytes) = (self.limits.gpu?, self.work.decode_bytes?);
         let Residence { plan, units, .. } = &self.info.residence;
         let batch = f64::from(self.lengths.batch);
         let nodes = NODES * self.info.spec.layers.len() as f64;
-        let own = batch * bytes as f64 / gpu.copy + nodes * gpu.launch;
         let brought = if plan.brings() { plan.traffic(units, self.lengths.batch) } else { Traffic::default() };
+        let beside = brought.memory as f64;
+        let processor = if beside > 0.0 { beside / self.limits.best_memory()? } else { 0.0 };
+        let device = (batch * bytes as f64 - beside) / gpu.copy + nodes * gpu.launch;
         let rates = Rates { drive: self.drive_rate(), link: Some(gpu.up), ..Rates::default() };
-        match rates.pass(brought, 0.0) {
-            Some(pass) if pass.seconds > own => Some((batch / pass.seconds, pass.bound.name())),
-            _ => Some((batch / own, "vram")),
+        match rates.pass(Traffic { memory: 0, device: 0, ..brought }, 0.0) {
+            Some(pass) if pass.seconds > device + processor => Some((batch / pass.seconds, pass.bound.name())),
+            _ => Some((batch / (device + processor), if processor > device { "mem" } else { "vram" })),
         }
     }
 
@@ -133,9 +137,9 @@ impl Report<'_> {
         let batch = u64::from(self.lengths.batch);
         let hits = self.median(Run::hit_rate);
         let drive = if plan.brings() { plan.traffic_at(units, self.lengths.batch, hits).drive / batch } else { 0 };
-        let traffic = Traffic { drive, memory: memory.unwrap_or(0), link: 0 };
+        let traffic = Traffic { drive, memory: memory.unwrap_or(0), link: 0, device: 0 };
         let (memory, cores) = (self.limits.best_memory(), self.peak());
-        let rates = Rates { drive: self.drive_rate(), memory, link: None, cores };
+        let rates = Rates { drive: self.drive_rate(), memory, link: None, device: None, cores };
         rates.pass(traffic, self.work.decode_ops).map(|p| (1.0 / p.seconds, p.bound.name()))
     }
 
@@ -185,7 +189,7 @@ impl Report<'_> {
             "weights_bytes": info.weight_bytes,
             "bytes_per_token": {
                 "disk": self.disk().map(|d| d.0), "mem": self.work.decode_bytes, "state": self.work.state_bytes,
-                "pcie": self.carried().map(|bytes| bytes / f64::from(self.lengths.batch)),
+                "pcie": self.carried(self.lengths.batch).map(|bytes| bytes / f64::from(self.lengths.batch)),
             },
             "prefill_ops_per_token": self.work.prefill_ops,
             "decode_ops_per_token": self.work.decode_ops,
@@ -193,7 +197,7 @@ impl Report<'_> {
             "achieved_gbps": {
                 "disk": self.disk().map(|d| d.1 / 1e9),
                 "mem": self.decode_bandwidth().map(|b| b / 1e9),
-                "pcie": self.carried().map(|b| b * self.decode_tps() / f64::from(self.lengths.batch) / 1e9),
+                "pcie": self.carried(self.lengths.batch).map(|b| b * self.decode_tps() / f64::from(self.lengths.batch) / 1e9),
                 "prefill_pcie": self.prefill_link().map(|b| b / 1e9),
             },
             "stalled_share": self.disk().map(|_| self.median(Run::stalled)),

@@ -7,7 +7,7 @@
 use super::driver::{Address, Driver};
 use crate::error::{Error, Result};
 use crate::hal::{Batch, Reservation};
-use crate::op::{Carry, Place, Program, RowSet, Value, ValueId};
+use crate::op::{Carry, Place, Program, RowSet, Type, Value, ValueId};
 
 /// Bytes behind each buffer.
 const PAD: u64 = 16;
@@ -187,6 +187,11 @@ impl Values {
     /// The buffer of a carry.
     pub(super) fn carry(&self, id: crate::op::CarryId) -> Buffer {
         self.carries[id.0 as usize].1
+    }
+
+    /// What a carry's elements are.
+    pub(super) fn holds(&self, id: crate::op::CarryId) -> Type {
+        self.carries[id.0 as usize].0.ty
     }
 
     /// Where a value of a launch begins.

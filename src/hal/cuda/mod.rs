@@ -53,7 +53,7 @@ pub use recorder::Launches;
 
 use super::{Backend, Batch, Bindings, Launched, Panel, Pinner, ProgramId, Reservation, Supply, WeightDesc, WeightId};
 use crate::error::{Error, Result};
-use crate::op::{CarryId, Op, Program, Rope};
+use crate::op::{CarryId, Op, Program, Rope, Type};
 use memory::{Buffer, Limits, Needs, Values};
 use recorder::Recorder;
 use ring::Ring;
@@ -212,8 +212,11 @@ impl Backend for Cuda {
         let done = self.driver.borrow_mut().download(self.values.carry(carry).at, &mut bytes);
         match done {
             Ok(()) => {
-                let words = bytes.as_chunks::<4>().0.iter();
-                out.iter_mut().zip(words).for_each(|(x, b)| *x = f32::from_le_bytes(*b));
+                let words = out.iter_mut().zip(bytes.as_chunks::<4>().0);
+                match self.values.holds(carry) {
+                    Type::F32 => words.for_each(|(x, b)| *x = f32::from_le_bytes(*b)),
+                    Type::Index => words.for_each(|(x, b)| *x = u32::from_le_bytes(*b) as f32),
+                }
             }
             Err(_) => out.fill(f32::NAN),
         }
@@ -221,7 +224,10 @@ impl Backend for Cuda {
     }
 
     fn write(&mut self, carry: CarryId, values: &[f32]) {
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let bytes: Vec<u8> = match self.values.holds(carry) {
+            Type::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Type::Index => values.iter().flat_map(|x| (*x as u32).to_le_bytes()).collect(),
+        };
         let done = self.driver.get_mut().upload(self.values.carry(carry).at, &bytes);
         self.keep(done);
     }

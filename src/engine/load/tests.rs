@@ -1,0 +1,73 @@
+//! A model on a device with a processor beside it: without a device, on two processors.
+
+use super::super::runner::{Chunk, Outputs};
+use super::*;
+use crate::engine::memory;
+use crate::format::gguf;
+use crate::hal::Hybrid;
+use crate::hal::cpu::{Cpu, CpuOptions};
+use std::path::Path;
+
+fn cpu() -> Box<dyn Backend> {
+    Box::new(Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap())
+}
+
+/// A model on a processor that is taken for a device with so much memory of its own, and another one beside it.
+fn beside(catalogue: &Catalogue, free: u64, ram: u64) -> Result<Prepared> {
+    let options = LoadOptions {
+        device: Device::Cuda(None),
+        context: Some(64),
+        max_rows: 16,
+        vram_budget: Some(Size::Bytes(free)),
+        ram_budget: Some(Size::Bytes(memory::resident() + ram)),
+        drive_rate: Some(1e9),
+        ..LoadOptions::default()
+    };
+    let backend = Box::new(Hybrid::new(cpu(), cpu()));
+    prepare_on(Place { backend, room: Room::Gpu { free } }, catalogue, &options)
+}
+
+/// The bits of the logits of a prompt in two pieces, and of one token more.
+fn bits(runner: &mut Runner) -> Vec<u32> {
+    let text: Vec<u32> = (0..30).map(|i| 3 + i * 7 % 50).collect();
+    let seq = runner.kv().create();
+    let mut bits = vec![];
+    for tokens in [&text[..16], &text[16..29], &text[29..]] {
+        runner.run([Chunk { seq, tokens, outputs: Outputs::All }]).unwrap();
+        bits.extend(runner.logits().iter().map(|x| x.to_bits()));
+    }
+    runner.kv().release(seq);
+    bits
+}
+
+/// Whoever computes which stage, wherever its weights are: with the same arithmetic on both sides the bits are those
+/// of one processor.
+#[test]
+fn a_processor_beside_a_device_computes_what_the_device_would() {
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
+    let experts = gguf::open(&families.join("qwen3moe-3of8.gguf")).unwrap();
+    for catalogue in [&crate::engine::demo().unwrap(), &experts] {
+        let cpu = LoadOptions { context: Some(64), max_rows: 16, device: Device::Cpu, ..LoadOptions::default() };
+        let want = bits(&mut load(catalogue, &cpu, &mut |_, _| ()).unwrap().1);
+        let weights: u64 = catalogue.tensors.values().map(|t| t.extent.len).sum();
+        let (mut low, mut least) = (0, 64 << 20);
+        while least - low > 1024 {
+            let middle = (low + least) / 2;
+            if beside(catalogue, middle, 1 << 30).is_ok() { least = middle } else { low = middle }
+        }
+        // Which homes were seen: on the device, in memory beside it, on the drive, experts that come when wanted.
+        let mut seen = [false; 4];
+        for (eighths, ram) in (0..9).flat_map(|n| [3, 4, 1000].map(|mib| (n, mib << 20))) {
+            let Ok(prepared) = beside(catalogue, least + weights * eighths / 8, ram) else { continue };
+            let mut runner = finish(prepared, catalogue, &mut |_, _| ()).unwrap().1;
+            let plan = &runner.residence().plan;
+            let homes = [plan.kept, plan.hosted(), plan.streamed(), plan.cache.places as u64].map(|n| n > 0);
+            assert!(bits(&mut runner) == want, "{homes:?}, {eighths} eighths of the weights and {ram} bytes beside");
+            seen = std::array::from_fn(|i| seen[i] | homes[i]);
+        }
+        assert_eq!(
+            seen,
+            if catalogue.file() == experts.file() { [true, false, false, true] } else { [true, true, true, false] }
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! A device and a processor beside it: stages that the device has no room for are computed where their weights lie.
+//!
+//! With few tokens a weight is read once for little work, so the fastest place for it is the memory that it is in: the
+//! link to a device is slower than the host's memory. What needs sequence state stays with the device, and so does the
+//! head; of the other stages the device gets as many as it has room for, whole ones, evenly along the pass. The rest is
+//! the host's. With many tokens the device computes all dense stages, and the host's weights are carried to it, in turns
+//! with its own; experts are always computed by the processor, which reads no others than were chosen.
+
+use super::{BESIDE, Cache, MARGIN, Needs, Plan, Policy, Unit, anywhere, bytes, cut, ring, too_small};
+use crate::error::Result;
+use crate::hal::Home;
+use std::collections::BTreeMap;
+
+impl Plan {
+    /// Plans for both.
+    ///
+    /// # Errors
+    /// `Limit` where the device has no room for what must be in its memory, or the host for the experts of a token.
+    pub(super) fn beside_device(units: &[Unit], needs: Needs, policy: &Policy) -> Result<Plan> {
+        let own = bytes(units.iter().filter(|u| !u.beside && !matches!(anywhere(u), Some(Home::Drive))));
+        let ring = cut(units, needs, policy, &Unit::is_expert)?.ring().max(ring::most(policy.budget));
+        let kept = stages(units, policy.budget.saturating_sub(needs.total().saturating_add(ring).saturating_add(own)));
+        let leaves = |u: &Unit| u.beside && u.matrix && !kept[&u.stage];
+        let cached = |u: &Unit| u.is_expert() && leaves(u);
+        let mut plan = cut(units, needs, policy, &cached)?;
+        plan.beside = true;
+        plan.cache = Cache::new(units, &plan.panels, &plan.parts, &cached);
+        plan.spread(units, policy.budget, &|u| match u.beside {
+            true if cached(u) => Some(Home::Cache),
+            true if leaves(u) => Some(Home::Stream),
+            true => Some(Home::Memory),
+            false => anywhere(u),
+        })?;
+        let need = plan.ring().saturating_add(plan.cache.bytes());
+        if let Some(host) = plan.host.filter(|&host| host < need && plan.cache.places > 0) {
+            return Err(too_small(host, need, "the experts beside a device, and buffers"));
+        }
+        plan.keep_on_host();
+        Ok(plan)
+    }
+
+    /// Bytes that the host's processor reads in a pass of few tokens, and the link would carry otherwise.
+    pub(super) fn beside_bytes(&self, units: &[Unit]) -> u64 {
+        let mine = |p: &&super::Part| matches!(p.home, Home::Host | Home::Stream) && units[p.unit].beside;
+        if self.beside { self.parts.iter().filter(mine).map(|p| p.extent.len).sum() } else { 0 }
+    }
+
+    /// Whether a pass with so many tokens is computed by both.
+    pub(super) fn is_few(&self, tokens: u32) -> bool {
+        self.beside && tokens as usize <= BESIDE
+    }
+}
+
+/// Which of the stages that any processor can compute the device keeps, in so many bytes.
+fn stages(units: &[Unit], room: u64) -> BTreeMap<usize, bool> {
+    let mut sizes: BTreeMap<usize, u64> = BTreeMap::new();
+    for unit in units.iter().filter(|u| u.beside) {
+        *sizes.entry(unit.stage).or_default() += unit.kept_whole() + MARGIN;
+    }
+    let all: u64 = sizes.values().sum();
+    let (share, mut due, mut left) = (room as f64 / all.max(1) as f64, 0.0, room);
+    let mut kept: BTreeMap<usize, bool> = BTreeMap::new();
+    for (&stage, &bytes) in &sizes {
+        due += bytes as f64 * share;
+        let keeps = due >= bytes as f64 / 2.0 && bytes <= left;
+        if keeps {
+            (due, left) = (due - bytes as f64, left - bytes);
+        }
+        kept.insert(stage, keeps);
+    }
+    // What the turns have left over.
+    for (stage, keeps) in kept.iter_mut().filter(|(_, keeps)| !**keeps) {
+        if sizes[stage] <= left {
+            (*keeps, left) = (true, left - sizes[stage]);
+        }
+    }
+    kept
+}

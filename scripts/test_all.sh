@@ -57,6 +57,7 @@ cuda_tests() {
 }
 
 step "formatting" cargo fmt --check
+step "mutants apply" tests/mutants/run.sh --check
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "tests" run_tests
 step "documentation tests" run_doc_tests

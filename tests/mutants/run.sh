@@ -2,6 +2,7 @@
 # Mutation tests: every patch here breaks the code in one small way, and some test must notice.
 #
 #   tests/mutants/run.sh [NAME …]     # all, or those whose file name contains a NAME
+#   tests/mutants/run.sh --check      # only whether every patch applies
 #
 # The first line of a patch names the tests that must turn red ("Red: --lib kv::"), as arguments of `cargo test`. The
 # mutant must still compile; one that compiles and passes is a hole in the tests, one that no longer applies is stale.
@@ -14,6 +15,14 @@ export CARGO_TARGET_DIR=$root/target/mutants/build
 rm -rf "$tree" && mkdir -p "$tree"
 git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$tree" 2>/dev/null
 cd "$tree"
+
+if [[ "${1:-}" == --check ]]; then
+    stale=0
+    for patch in "$root"/tests/mutants/*.patch; do
+        patch --dry-run --silent --strip=1 <"$patch" >/dev/null || { echo "STALE    $(basename "$patch" .patch)"; stale=1; }
+    done
+    exit $stale
+fi
 
 # Whether `build.rs` finds a compiler for kernels.
 has_nvcc() {
@@ -44,7 +53,7 @@ for patch in "$root"/tests/mutants/*.patch; do
         echo "BROKEN   $name: the mutant does not compile"
         grep -m3 '^error' log
         alive=$((alive + 1))
-    elif timeout 300 cargo test --quiet "${red[@]}" >log 2>&1; then
+    elif timeout 120 cargo test --quiet "${red[@]}" >log 2>&1; then
         echo "SURVIVED $name: ${red[*]} passed"
         alive=$((alive + 1))
     else

@@ -3,6 +3,7 @@
 #
 #   ./scripts/test_all.sh             # the tests
 #   ./scripts/test_all.sh --mutants   # and the mutants: each broken copy of the code must turn a test red
+#   ./scripts/test_all.sh --mutants-in-turn   # a third of them, another at each commit
 #
 # Needs Rust and a C compiler; the CUDA part also nvcc, which scripts/setup_cuda.sh installs, a C++ compiler, and no GPU;
 # with --ffi that script installs bindgen too, which the bindings of ffi/ are compared with.
@@ -73,9 +74,10 @@ else
     printf '\n'
     echo "skipped: no nvcc; scripts/setup_cuda.sh installs it" | tee -a "$log"
 fi
-if [[ "${1:-}" == --mutants ]]; then
-    step "mutants" tests/mutants/run.sh
-fi
+case "${1:-}" in
+    --mutants) step "mutants" tests/mutants/run.sh ;;
+    --mutants-in-turn) step "mutants" tests/mutants/run.sh --in-turn ;;
+esac
 
 # Skips that need a compiler-built peer or a training framework (scripts/fetch_oracles.sh --peers provides them), or
 # another processor.

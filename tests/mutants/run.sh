@@ -2,6 +2,7 @@
 # Mutation tests: every patch here breaks the code in one small way, and some test must notice.
 #
 #   tests/mutants/run.sh [NAME …]     # all, or those whose file name contains a NAME
+#   tests/mutants/run.sh --in-turn    # a third of them: every commit has its third, by how many commits there are
 #   tests/mutants/run.sh --check      # only whether every patch applies
 #
 # The first line of a patch names the tests that must turn red ("Red: --lib kv::"), as arguments of `cargo test`. The
@@ -30,9 +31,16 @@ has_nvcc() {
     [[ -n "${NVCC:-}" || -x "${CUDA_HOME:-/none}/bin/nvcc" || -x "$installed" ]] || command -v nvcc >/dev/null
 }
 
-alive=0 killed=0
+alive=0 killed=0 number=0 turns=1
+if [[ "${1:-}" == --in-turn ]]; then
+    turns=3
+    shift
+fi
+turn=$(($(git -C "$root" rev-list --count HEAD 2>/dev/null || echo 0) % turns))
 for patch in "$root"/tests/mutants/*.patch; do
     name=$(basename "$patch" .patch)
+    number=$((number + 1))
+    [[ $((number % turns)) -eq $turn ]] || continue
     if [[ $# -gt 0 ]]; then
         wanted=no
         for n in "$@"; do [[ $name == *$n* ]] && wanted=yes; done
@@ -62,5 +70,5 @@ for patch in "$root"/tests/mutants/*.patch; do
     fi
     patch --silent --strip=1 --reverse <"$patch" >/dev/null
 done
-echo "$killed mutants killed, $alive alive"
+echo "$killed mutants killed, $alive alive$([[ $turns -eq 1 ]] || echo "; the others have their turn at other commits")"
 [[ $alive -eq 0 && $killed -gt 0 ]]

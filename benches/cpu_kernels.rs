@@ -88,7 +88,8 @@ fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOpti
     let panels: Vec<Panel> = (0..rows.div_ceil(GROUP))
         .map(|n| Panel { number: n as u32, rows: n * GROUP..rows.min((n + 1) * GROUP), home: Home::Memory })
         .collect();
-    let desc = WeightDesc { name: "w", format, cols: COLS, rows, experts: 1, matrix: true, panels: &panels };
+    let desc =
+        WeightDesc { name: "w", format, cols: COLS, rows, experts: 1, matrix: true, panels: &panels, arranged: false };
     let supply: Arc<dyn Supply> = Arc::new(Filled { row_bytes: format.row_bytes(COLS), rows });
     let bindings = Bindings { weights: vec![cpu.load(&desc, &supply).expect("memory for the matrix")], layer: None };
     let program = cpu.compile(&program).expect("the program compiles");

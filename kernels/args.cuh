@@ -14,6 +14,15 @@ struct EmbedArgs {
     uint32_t cols, rows;
 };
 
+// to = `rows` rows, of blocks that are interleaved by sixteen in `from`. The bytes of a block begin at byte
+// places[byte] / 4 of a block column and are those of the rows 2^(places[byte] % 4) bytes apart.
+struct RestoreArgs {
+    const uint8_t* from;
+    uint8_t* to;
+    uint32_t row_bytes, rows, block_bytes, unused;
+    uint16_t places[256];
+};
+
 // q, scales = `blocks` blocks of 32 elements of x in eight bits.
 struct QuantiseArgs {
     const float* x;

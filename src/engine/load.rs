@@ -239,14 +239,15 @@ fn finish(prepared: Prepared, catalogue: &Catalogue, progress: &mut Progress) ->
     let mut weights = vec![];
     for (unit, panels) in units.iter().zip(&residence.plan.panels) {
         let &Unit { format, cols, rows, experts, matrix, .. } = unit;
-        let desc = WeightDesc { name: &unit.name, format, cols, rows, experts, matrix, panels };
+        let desc = WeightDesc { name: &unit.name, format, cols, rows, experts, matrix, panels, arranged: false };
         weights.push(backend.load(&desc, &supply)?);
         let hosted = |p: &&Panel| p.home == Home::Host;
         let later: usize = panels.iter().filter(hosted).map(|p| p.rows.len()).sum();
         done += unit.extent.len - later as u64 * unit.row_bytes();
         progress(done, total);
     }
-    stream.keep(&residence.plan, &mut |bytes| {
+    let arrange = |unit: usize, rows: &[u8], out: &mut [u8]| backend.arrange(weights[unit], rows, out);
+    stream.keep(&residence.plan, &arrange, &mut |bytes| {
         done += bytes;
         progress(done, total);
     })?;

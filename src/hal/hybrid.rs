@@ -158,11 +158,10 @@ impl Backend for Hybrid {
     fn load(&mut self, w: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId> {
         let has = |homes: &[Home]| w.panels.iter().any(|p| homes.contains(&p.home));
         // Of experts that are cached the device has none, and of what it keeps itself the processor has none.
-        let device = if has(&[Home::Cache]) { None } else { Some(self.device.load(w, supply)?) };
-        let processor = match w.matrix && !has(&[Home::Memory, Home::Drive]) {
-            true => Some(self.processor.load(w, supply)?),
-            false => None,
-        };
+        let beside = w.matrix && !has(&[Home::Memory, Home::Drive]);
+        let both = WeightDesc { arranged: beside, ..*w };
+        let device = if has(&[Home::Cache]) { None } else { Some(self.device.load(&both, supply)?) };
+        let processor = if beside { Some(self.processor.load(&both, supply)?) } else { None };
         if !w.matrix {
             let &WeightDesc { name, format, cols, .. } = w;
             let (weight, name, panels, supply) = (self.weights.len(), name.into(), w.panels.to_vec(), supply.clone());
@@ -170,6 +169,10 @@ impl Backend for Hybrid {
         }
         self.weights.push(Loaded { device, processor, matrix: w.matrix });
         Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn arrange(&self, weight: WeightId, rows: &[u8], out: &mut [u8]) -> bool {
+        self.weights[weight.0 as usize].processor.is_some_and(|w| self.processor.arrange(w, rows, out))
     }
 
     fn rehome(&mut self, weight: WeightId, panel: &Panel) -> Result<()> {
@@ -207,7 +210,7 @@ impl Backend for Hybrid {
         for v in std::mem::take(&mut self.vectors) {
             let again: Arc<dyn Supply> = Arc::new(Again(v.supply, v.panels.clone(), v.format.row_bytes(v.cols)));
             let Vector { ref name, format, cols, ref panels, .. } = v;
-            let desc = WeightDesc { name, format, cols, rows: 1, experts: 1, matrix: false, panels };
+            let desc = WeightDesc { name, format, cols, rows: 1, experts: 1, matrix: false, panels, arranged: false };
             self.weights[v.weight].processor = Some(self.processor.load(&desc, &again)?);
         }
         // All rows of a pass come where the device cannot compute.

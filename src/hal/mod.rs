@@ -21,7 +21,7 @@ mod supply;
 
 pub use gpu::{Found, Gpu, GpuLimits, Gpus, Library, gpu_limits, gpus, libraries, open_gpu};
 pub use hybrid::{BESIDE, Hybrid};
-pub use supply::{Home, LOANS, Loan, Panel, Pinner, Supply, Wanted};
+pub use supply::{BEHIND, Home, LOANS, Loan, Panel, Pinner, Supply, Wanted};
 
 use crate::error::{Error, Result};
 use crate::op::{Carry, CarryId, Program};
@@ -51,6 +51,8 @@ pub struct WeightDesc<'a> {
     pub matrix: bool,
     /// Its parts and their homes. A vector is one panel in memory.
     pub panels: &'a [Panel],
+    /// Whether panels that the host keeps lie as a processor beside the device has them (`Backend::arrange`).
+    pub arranged: bool,
 }
 
 /// A loaded weight.
@@ -202,6 +204,12 @@ pub trait Backend: Send {
     /// # Errors
     /// What the supply returned; `Limit` when memory is short; `Unsupported` for the format or a home.
     fn load(&mut self, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId>;
+
+    /// Writes the rows of a panel that the host keeps as this backend's processor computes with them: in whole groups of
+    /// sixteen rows, for which `out` has room. False, and nothing is written, where none computes with that weight.
+    fn arrange(&self, _weight: WeightId, _rows: &[u8], _out: &mut [u8]) -> bool {
+        false
+    }
 
     /// Moves a panel of a loaded weight to another home, between launches: gives its memory back to the system, or
     /// brings it to its old place again through the supply.

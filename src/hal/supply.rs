@@ -18,7 +18,8 @@ pub enum Home {
     Memory,
     /// On the drive. It comes in each pass that needs it, in the order of use.
     Stream,
-    /// In the supply's memory. It is carried to a device that computes in each pass that needs it.
+    /// In the supply's memory, for a processor in its layout. It is carried to a device that computes in each pass that
+    /// needs it.
     Host,
     /// On the drive, and for a while in the supply's memory: a part of an expert, which comes when it is wanted.
     Cache,
@@ -42,6 +43,9 @@ pub type Wanted = (u32, u32);
 
 /// How many panels are lent at a time, at most: one is copied while the next one waits for its copy.
 pub const LOANS: usize = 2;
+
+/// Bytes that can be read behind a panel which the supply keeps: processors read whole vectors.
+pub const BEHIND: usize = 64;
 
 /// A panel that is lent; dropping it gives it back.
 pub trait Loan: Send + std::fmt::Debug {

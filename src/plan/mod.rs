@@ -409,7 +409,8 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: &dyn Fn(&Unit) -> 
                     offset: u.extent.offset + first as u64 * row,
                     len: len as u64 * row,
                 };
-                widest = widest.max(if cached { 0 } else { extent.len });
+                // A processor's layout has whole groups.
+                widest = widest.max(if cached { 0 } else { len.next_multiple_of(GROUP) as u64 * row });
                 parts.push(Part { unit: n, extent, outputs, home: Home::Memory });
                 mine.push(Panel { number, rows: first..first + len, home: Home::Memory });
             }

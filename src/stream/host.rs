@@ -1,45 +1,65 @@
 //! Panels that the host keeps for a device with memory of its own: read once, and lent in each pass.
 //!
-//! They and the ring are pinned where the device offers it.
+//! They and the ring are pinned where the device offers it. Where a processor computes beside the device they lie in its
+//! layout: it reads them far more often than they are carried.
 
 use super::{Streamer, lock};
 use crate::error::Result;
-use crate::hal::{Home, Supply};
+use crate::hal::{BEHIND, Home, Supply};
 use crate::io::{self, Slot};
 use crate::plan::Plan;
 use std::sync::Arc;
 
 /// Panels by their numbers; empty where none are kept.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Vec<Option<Arc<Slot>>>);
+pub(super) struct Kept(Vec<Option<Panel>>);
+
+/// A panel that is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Panel {
+    /// Its bytes are the first of it.
+    pub slot: Arc<Slot>,
+    /// How many they are, in a processor's layout; none where they are rows as in the file.
+    pub arranged: Option<usize>,
+}
 
 impl Kept {
-    /// A panel's memory: its bytes are the first of it.
-    pub fn get(&self, number: u32) -> Option<&Arc<Slot>> {
+    pub fn get(&self, number: u32) -> Option<&Panel> {
         self.0.get(number as usize)?.as_ref()
     }
 }
 
+/// Arranges the rows of a unit's panel, as `Backend::arrange`.
+pub type Arrange<'a> = dyn Fn(usize, &[u8], &mut [u8]) -> bool + 'a;
+
 impl Streamer {
-    /// Reads the panels that the host keeps. Comes behind the backend's `load` of all weights; `read` is told the bytes
-    /// of each.
+    /// Reads the panels that the host keeps and arranges them. Comes behind the backend's `load` of all weights; `read` is
+    /// told the bytes of each.
     ///
     /// # Errors
     /// Those of reading; `Limit` when memory is short.
-    pub fn keep(&mut self, plan: &Plan, read: &mut dyn FnMut(u64)) -> Result<()> {
+    pub fn keep(&mut self, plan: &Plan, arrange: &Arrange, read: &mut dyn FnMut(u64)) -> Result<()> {
         let numbers: Vec<u32> =
             (0u32..).zip(&plan.parts).filter(|(_, p)| p.home == Home::Host).map(|(n, _)| n).collect();
-        let sizes: Vec<usize> = numbers.iter().map(|&n| plan.parts[n as usize].extent.len as usize).collect();
+        let arranged: Vec<usize> = numbers.iter().map(|&n| in_groups(plan, n)).collect();
+        let sizes: Vec<usize> = arranged.iter().map(|len| len + BEHIND).collect();
         let slots = io::slots_of(&sizes)?;
         self.pin(&slots);
         let mut kept = Kept(vec![None; plan.parts.len()]);
-        for (&n, mut slot) in numbers.iter().zip(slots) {
-            let bytes = plan.parts[n as usize].extent.len;
+        for ((&n, mut slot), len) in numbers.iter().zip(slots).zip(arranged) {
+            let part = &plan.parts[n as usize];
+            let mut is_arranged = false;
             if let Some(mine) = Arc::get_mut(&mut slot) {
-                self.shared.panel(n, 1, &mut |panel| mine.bytes_mut()[..panel.len()].copy_from_slice(panel))?;
+                let room = mine.bytes_mut();
+                self.shared.panel(n, 1, &mut |rows| {
+                    is_arranged = arrange(part.unit, rows, &mut room[..len]);
+                    if !is_arranged {
+                        room[..rows.len()].copy_from_slice(rows);
+                    }
+                })?;
             }
-            kept.0[n as usize] = Some(slot);
-            read(bytes);
+            kept.0[n as usize] = Some(Panel { slot, arranged: is_arranged.then_some(len) });
+            read(part.extent.len);
         }
         lock(&self.shared.state).kept = kept;
         Ok(())
@@ -52,4 +72,14 @@ impl Streamer {
             self.note.get_or_insert(format!("memory for weights is not pinned, copies to the GPU are slower: {why}"));
         }
     }
+}
+
+/// Rows that a processor's layout has side by side.
+const GROUP: usize = 16;
+
+/// Bytes of a panel in whole groups.
+fn in_groups(plan: &Plan, number: u32) -> usize {
+    let (_, panel) = plan.panel(number);
+    let rows = panel.rows.len();
+    plan.parts[number as usize].extent.len as usize / rows.max(1) * rows.next_multiple_of(GROUP)
 }

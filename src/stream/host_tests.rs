@@ -61,7 +61,7 @@ fn panels_that_the_host_keeps_are_read_once() {
         let supply = streamer.supply();
         [2, 5].into_iter().for_each(|n| take(&*supply, n, 1).unwrap());
         let mut read = vec![];
-        streamer.keep(&plan, &mut |bytes| read.push(bytes as usize)).unwrap();
+        streamer.keep(&plan, &|_, _, _| false, &mut |bytes| read.push(bytes as usize)).unwrap();
         let kept: Vec<usize> = (0..homes.len()).filter(|&n| homes[n].0 == Home::Host).collect();
         assert_eq!(read, kept.iter().map(|&n| super::tests::len(n)).collect::<Vec<_>>());
         streamer.stream(&plan).unwrap();
@@ -77,6 +77,31 @@ fn panels_that_the_host_keeps_are_read_once() {
         }
         assert_eq!(drive, streamer.counters().bytes > loaded, "what is kept is not read again");
     }
+}
+
+/// What a processor has in its own layout is lent in it, with room behind; single bytes are those of the file.
+#[test]
+fn kept_panels_may_lie_as_a_processor_has_them() {
+    let (_file, sources, plan) = model(&[S, H, M, H], 3);
+    let mut streamer = Streamer::open(&sources, &plan, &options("auto", ""), None).unwrap();
+    let supply = streamer.supply();
+    take(&*supply, 2, 1).unwrap();
+    let last = super::tests::len(3);
+    let backwards = |_, rows: &[u8], out: &mut [u8]| {
+        assert_eq!(out.len(), 16 * rows.len(), "whole groups");
+        let (tail, mirrored) = (out.len() - rows.len(), rows.iter().rev());
+        out[tail..].iter_mut().zip(mirrored).for_each(|(to, from)| *to = *from);
+        rows.len() == last
+    };
+    streamer.keep(&plan, &backwards, &mut |_| ()).unwrap();
+    streamer.stream(&plan).unwrap();
+    streamer.begin(true);
+    assert!(is(&*lend(&supply, 1), &*supply, 1), "what was not arranged is as in the file");
+    let (mut rows, loan) = (vec![0; last], lend(&supply, 3));
+    supply.bytes(3, 0, &mut rows).unwrap();
+    rows.reverse();
+    assert_eq!(loan.bytes().len(), 16 * last);
+    assert_eq!(loan.bytes()[15 * last..], rows);
 }
 
 /// Counts what is pinned.
@@ -115,7 +140,7 @@ fn the_ring_and_what_the_host_keeps_are_pinned_while_they_live() {
         let supply = streamer.supply();
         let ring = now.load(SeqCst);
         take(&*supply, 2, 1).unwrap();
-        streamer.keep(&plan, &mut |_| ()).unwrap();
+        streamer.keep(&plan, &|_, _, _| false, &mut |_| ()).unwrap();
         let both = now.load(SeqCst);
         streamer.stream(&plan).unwrap();
         streamer.begin(true);

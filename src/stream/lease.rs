@@ -29,8 +29,8 @@ impl Supply for Shared {
     fn bytes(&self, number: u32, at: usize, out: &mut [u8]) -> Result<()> {
         let place = self.places[number as usize];
         let kept = lock(&self.state).kept.get(number).cloned();
-        if let Some(kept) = kept {
-            out.copy_from_slice(&kept.bytes()[at..at + out.len()]);
+        if let Some(kept) = kept.filter(|k| k.arranged.is_none()) {
+            out.copy_from_slice(&kept.slot.bytes()[at..at + out.len()]);
             return Ok(());
         }
         self.rows.read(place.source, place.offset + at as u64, out)
@@ -45,17 +45,18 @@ struct Lease<S: Deref<Target = Shared>> {
     uses: u32,
     slot: Option<Arc<Slot>>,
     start: usize,
+    len: usize,
 }
 
 fn lease<S: Deref<Target = Shared>>(shared: S, number: u32, uses: u32) -> Result<Lease<S>> {
-    let Taken { slot, start, pass } = shared.acquire(number)?;
-    Ok(Lease { shared, number, pass, uses, slot: Some(slot), start })
+    let Taken { slot, start, pass, len } = shared.acquire(number)?;
+    let len = len.unwrap_or(shared.places[number as usize].len);
+    Ok(Lease { shared, number, pass, uses, slot: Some(slot), start, len })
 }
 
 impl<S: Deref<Target = Shared>> Lease<S> {
     fn bytes(&self) -> &[u8] {
-        let len = self.shared.places[self.number as usize].len;
-        self.slot.as_ref().map_or(&[], |slot| &slot.bytes()[self.start..self.start + len])
+        self.slot.as_ref().map_or(&[], |slot| &slot.bytes()[self.start..self.start + self.len])
     }
 }
 

@@ -120,6 +120,8 @@ struct Taken {
     slot: Arc<Slot>,
     start: usize,
     pass: u64,
+    /// Its bytes, where they are not those of the file.
+    len: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -300,18 +302,21 @@ impl State {
     /// A panel that has arrived or failed; its user is counted.
     fn take(&mut self, number: u32) -> Option<Result<Taken>> {
         let pass = self.pass;
-        if let Some(slot) = self.kept.get(number) {
-            return Some(Ok(Taken { slot: slot.clone(), start: 0, pass }));
+        if let Some(kept) = self.kept.get(number) {
+            return Some(Ok(Taken { slot: kept.slot.clone(), start: 0, pass, len: kept.arranged }));
         }
         if self.cache.has(number) {
-            return self.cache.take(number).map(|taken| taken.map(|(slot, start)| Taken { slot, start, pass }));
+            return self
+                .cache
+                .take(number)
+                .map(|taken| taken.map(|(slot, start)| Taken { slot, start, pass, len: None }));
         }
         let at = self.find(number, pass)?;
         let entry = &mut self.queue[at];
         match &entry.content {
             Content::Ready { slot, start } => {
                 entry.users += 1;
-                Some(Ok(Taken { slot: slot.clone(), start: *start, pass }))
+                Some(Ok(Taken { slot: slot.clone(), start: *start, pass, len: None }))
             }
             Content::Failed(e) => Some(Err(e.clone())),
             Content::Reading | Content::Dropped => None,

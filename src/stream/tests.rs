@@ -19,16 +19,16 @@ pub fn len(n: usize) -> usize {
 /// A file of panels with these homes (and whether only outputs use them), and its plan.
 pub fn model(homes: &[(Home, bool)], slots: usize) -> (tempfile::NamedTempFile, Vec<Arc<Source>>, Plan) {
     let mut bytes = vec![];
-    let mut parts = vec![];
+    let (mut parts, mut panels) = (vec![], vec![]);
     for (n, &(home, outputs)) in homes.iter().enumerate() {
         let extent = Extent { source: 0, offset: bytes.len() as u64, len: len(n) as u64 };
         bytes.extend((0..len(n)).map(|i| byte(n, i)));
         parts.push(Part { unit: 0, extent, outputs, home });
+        panels.push(Panel { number: n as u32, rows: n..n + 1, home });
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     let sources = vec![Arc::new(Source::open(file.path()).unwrap())];
-    let panels: Vec<Panel> = vec![];
     let slot_bytes = 5000 + 2 * 4096;
     let (needs, cache) = (Needs::default(), plan::Cache::default());
     let plan = Plan {

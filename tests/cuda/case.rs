@@ -2,10 +2,11 @@
 
 use crate::device::{Device, gpu, is_gpu};
 use air_rs::error::{Error, Result};
+use air_rs::hal::cpu::{Isa, Layout};
 use air_rs::hal::cuda::{Cuda, Driver};
 use air_rs::hal::exact::Exact;
 use air_rs::hal::{
-    Backend, Batch, Bindings, Home, KvLayerId, KvLayout, LOANS, Loan, Panel, Reservation, Row, Supply, Wanted,
+    BEHIND, Backend, Batch, Bindings, Home, KvLayerId, KvLayout, LOANS, Loan, Panel, Reservation, Row, Supply, Wanted,
     WeightDesc,
 };
 use air_rs::op::{Builder, Carry, CarryId, Op, Program, RowSet, Type, ValueId};
@@ -97,10 +98,19 @@ pub struct Shelf(pub Vec<Arc<Vec<u8>>>, Arc<AtomicUsize>);
 
 impl Shelf {
     /// Adds a panel; its number.
-    pub fn add(&mut self, bytes: Vec<u8>) -> u32 {
+    pub fn add(&mut self, mut bytes: Vec<u8>) -> u32 {
+        bytes.reserve(BEHIND);
         self.0.push(Arc::new(bytes));
         self.0.len() as u32 - 1
     }
+}
+
+/// Rows as a processor has them.
+pub fn in_groups(format: &'static Format, cols: usize, rows: &[u8]) -> Vec<u8> {
+    let layout = Layout::new(Isa::Scalar, format, cols);
+    let mut groups = vec![0; rows.len().div_ceil(layout.group_bytes()) * layout.group_bytes()];
+    layout.interleave_all(rows, &mut groups);
+    groups
 }
 
 /// A panel that is lent.
@@ -194,6 +204,8 @@ impl Case {
     /// Loads weights and program, and reserves; what a launch binds.
     pub fn prepare(&self, backend: &mut dyn Backend, max_rows: usize, pass_rows: usize) -> Result<Bindings> {
         let mut shelf = Shelf::default();
+        // Panels that the host keeps lie as a processor has them, where there is a place more to put them right.
+        let arranged = self.ring > 1;
         let cut = |t: &Tensor| -> Vec<Panel> {
             let all = t.rows * t.experts;
             // Of every matrix the first rows are a panel of their own; where some are brought, as many more as there are.
@@ -208,9 +220,12 @@ impl Case {
             let panel = |(n, end): (usize, usize)| {
                 let rows = first..end;
                 first = end;
-                let number = shelf.add(t.bytes[rows.start * row_bytes..end * row_bytes].to_vec());
+                let bytes = &t.bytes[rows.start * row_bytes..end * row_bytes];
                 let away = self.ring > 0 && t.matrix && t.experts == 1;
-                Panel { number, rows, home: if away { homes[n % homes.len()] } else { Home::Memory } }
+                let home = if away { homes[n % homes.len()] } else { Home::Memory };
+                let kept = arranged && home == Home::Host;
+                let number = shelf.add(if kept { in_groups(t.format, t.cols, bytes) } else { bytes.to_vec() });
+                Panel { number, rows, home }
             };
             ends.into_iter().enumerate().map(panel).collect()
         };
@@ -219,7 +234,7 @@ impl Case {
         let mut weights = vec![];
         for (t, panels) in self.tensors.iter().zip(&panels) {
             let (format, cols, rows, experts) = (t.format, t.cols, t.rows, t.experts);
-            let desc = WeightDesc { name: "test", format, cols, rows, experts, matrix: t.matrix, panels };
+            let desc = WeightDesc { name: "test", format, cols, rows, experts, matrix: t.matrix, panels, arranged };
             weights.push(backend.load(&desc, &supply)?);
         }
         backend.compile(&self.program)?;

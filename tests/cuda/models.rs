@@ -1,6 +1,6 @@
 //! Whole models: every family's golden, mixes of formats, the demo model, stage by stage on both backends.
 
-use crate::case::{Shelf, assert_bits, cuda};
+use crate::case::{Shelf, assert_bits, cuda, in_groups};
 use crate::device::Device;
 use crate::npy;
 use air_rs::arch;
@@ -71,8 +71,10 @@ fn cut(shelf: &mut Shelf, t: &TensorInfo, bytes: &[u8], homes: Homes, tied: bool
     };
     let panel = |(n, first): (usize, usize)| {
         let rows = first..(first + rows).min(all);
-        let number = shelf.add(bytes[rows.start * row_bytes..rows.end * row_bytes].to_vec());
-        Panel { number, rows, home: turns[n % 3] }
+        let (bytes, home) = (&bytes[rows.start * row_bytes..rows.end * row_bytes], turns[n % 3]);
+        let arranged = homes == Homes::Beside && home == Home::Host;
+        let number = shelf.add(if arranged { in_groups(t.format, t.shape[0] as usize, bytes) } else { bytes.to_vec() });
+        Panel { number, rows, home }
     };
     (0..all).step_by(rows).enumerate().map(panel).collect()
 }
@@ -95,7 +97,7 @@ fn logits(backend: &mut dyn Backend, catalogue: &Catalogue, tokens: &[u32], feed
         let dim = |d: usize| need.shape.get(d).copied().unwrap_or(1);
         let (name, format) = (&need.tensor[..], catalogue.tensor(&need.tensor).unwrap().format);
         let (cols, rows, experts, matrix) = (dim(0), dim(1), dim(2), lowered.is_matrix(i));
-        let desc = WeightDesc { name, format, cols, rows, experts, matrix, panels };
+        let desc = WeightDesc { name, format, cols, rows, experts, matrix, panels, arranged: false };
         weights.push(backend.load(&desc, &supply).unwrap());
     }
     // Pages in descending order.

@@ -26,6 +26,8 @@ pub enum From {
     Memory(usize),
     /// In this panel of the supply, row after row.
     Stream(u32),
+    /// In this panel of the supply, interleaved.
+    Host(u32),
     /// In this panel of the supply, once it is wanted, row after row.
     Cache(u32),
     /// In this panel of the supply, never as a whole.
@@ -99,7 +101,8 @@ impl Homes {
             let groups = first..first + groups(p.rows.len());
             let from = match p.home {
                 Home::Memory => From::Memory(start.expect("what is kept has a place")),
-                Home::Stream | Home::Host => From::Stream(p.number),
+                Home::Stream => From::Stream(p.number),
+                Home::Host => From::Host(p.number),
                 Home::Cache => From::Cache(p.number),
                 Home::Drive => From::Drive(p.number),
             };

@@ -188,6 +188,18 @@ impl Inputs {
                     let within = part.groups.start - piece.groups.start..part.groups.end - piece.groups.start;
                     part.multiply(job.matrix.bytes(start, within), scratch);
                 }
+                From::Host(number) => {
+                    let bytes = job.matrix.group_bytes;
+                    let within = (part.groups.start - piece.groups.start) * bytes
+                        ..(part.groups.end - piece.groups.start) * bytes;
+                    let supply = job.matrix.supply();
+                    let read = supply.panel(number, over_groups as u32, &mut |groups| {
+                        part.multiply(&groups[within.clone()], scratch);
+                    });
+                    if let Err(e) = read {
+                        lock(&failed).get_or_insert(e);
+                    }
+                }
                 From::Stream(number) | From::Cache(number) | From::Drive(number) => {
                     let supply = job.matrix.supply();
                     let read = supply.panel(number, over_groups as u32, &mut |bytes| {
@@ -227,11 +239,11 @@ fn cut(jobs: &[Job], kernels: &Kernels, threads: usize, plan: &mut Pieces) -> Re
         work += matrix.group_bytes * matrix.groups() * pairs;
         for part in matrix.parts(job.expert) {
             let rows = match part.from {
-                From::Memory(_) => (kernels.rows)(matrix.format.kind),
+                From::Memory(_) | From::Host(_) => (kernels.rows)(matrix.format.kind),
                 From::Stream(_) | From::Cache(_) => pairs,
                 From::Drive(_) => return Err(Error::Engine("a table of rows on the drive was multiplied with".into())),
             };
-            in_order |= !matches!(part.from, From::Memory(_));
+            in_order |= !matches!(part.from, From::Memory(_) | From::Host(_));
             let piece = Piece { job: j, groups: part.groups.clone(), from: part.from, step, rows, tasks: 0..0 };
             match part.from {
                 From::Cache(number) => {

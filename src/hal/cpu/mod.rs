@@ -123,6 +123,14 @@ impl Backend for Cpu {
         Ok(WeightId(self.weights.len() as u32 - 1))
     }
 
+    fn arrange(&self, weight: WeightId, rows: &[u8], out: &mut [u8]) -> bool {
+        match &self.weights[weight.0 as usize] {
+            Weight::Matrix(matrix) => matrix.interleave(rows, out),
+            Weight::Vector(_) => return false,
+        }
+        true
+    }
+
     fn rehome(&mut self, weight: WeightId, panel: &Panel) -> Result<()> {
         match &mut self.weights[weight.0 as usize] {
             Weight::Matrix(matrix) => matrix.rehome(panel),

@@ -118,7 +118,7 @@ impl Matrix {
                 let at = group - part.groups.start;
                 self.layout.gather_row(self.bytes(start, at..at + 1), row % LANES, scratch);
             }
-            From::Stream(panel) | From::Cache(panel) | From::Drive(panel) => {
+            From::Stream(panel) | From::Host(panel) | From::Cache(panel) | From::Drive(panel) => {
                 let at = (row - part.groups.start * LANES) * self.row_bytes();
                 self.supply.bytes(panel, at, scratch)?;
             }

@@ -57,6 +57,10 @@ macro_rules! layouts {
 layouts! {
     /// `embed_*`
     EmbedArgs { table: Address, tokens: Address, out: Address, cols: u32, rows: u32 }
+    /// `restore`
+    RestoreArgs {
+        from: Address, to: Address, row_bytes: u32, rows: u32, block_bytes: u32, unused: u32, places: [u16; 256],
+    }
     /// `quantise`
     QuantiseArgs { x: Address, q: Address, scales: Address, blocks: u32, unused: u32 }
     /// `row_powers`
@@ -172,7 +176,7 @@ const ATTEND: [[&str; 4]; 4] = [
 /// Elements of a head that fit into each of `ATTEND_TILES`.
 pub(super) const TILE_WIDTHS: [u32; 4] = [64, 96, 128, 256];
 const ATTEND_TILES: [&str; 4] = ["attend_tiles_64", "attend_tiles_96", "attend_tiles_128", "attend_tiles_256"];
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 14] = [
     "quantise",
     "row_powers",
     "expert_count",
@@ -181,6 +185,7 @@ const OTHERS: [&str; 13] = [
     "route",
     "norm_wide",
     "norm_narrow",
+    "restore",
     "rope",
     "add",
     "glu_silu",
@@ -202,6 +207,7 @@ const fn check<T>(names: &[&str]) {
 
 const _: () = {
     check::<EmbedArgs>(&EMBED);
+    check::<RestoreArgs>(&["restore"]);
     check::<MatmulArgs>(&MATMUL);
     let mut i = 0;
     while i < MATVEC.len() {
@@ -304,6 +310,26 @@ pub(super) fn embed(d: &mut dyn Driver, kind: Kind, args: &EmbedArgs) -> Result<
     // A thread has an element, or at least one run of 32.
     let threads = if kind.format().block_len == 1 { args.cols } else { args.cols / 32 };
     launch(d, EMBED[kind as usize], [threads.div_ceil(128), args.rows, 1], 128, args)
+}
+
+/// Rows of a format, out of the groups in which a processor keeps them.
+pub(super) fn restore(
+    d: &mut dyn Driver,
+    format: &Format,
+    [from, to]: [Address; 2],
+    row_bytes: u32,
+    rows: u32,
+) -> Result<()> {
+    let (mut places, mut unit_at) = ([0; 256], 0);
+    for field in format.fields {
+        for (n, place) in places[field.at..][..field.len].iter_mut().enumerate() {
+            let start = (unit_at + n / field.unit * field.unit) * 16 + n % field.unit;
+            *place = (start << 2) as u16 | field.unit.ilog2() as u16;
+        }
+        unit_at += field.len;
+    }
+    let args = RestoreArgs { from, to, row_bytes, rows, block_bytes: format.block_bytes as u32, unused: 0, places };
+    launch(d, "restore", [row_bytes.div_ceil(256), rows.div_ceil(16), 1], 256, &args)
 }
 
 /// Activations in eight bits.

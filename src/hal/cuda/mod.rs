@@ -188,7 +188,7 @@ impl Backend for Cuda {
         self.state.drain(..).try_for_each(|mut pages| pages.free(d))?;
         self.values = Values::new(d, self.needs, r.carries, Limits::of(r))?;
         self.rows.reserve(d, Self::rows_bytes(r))?;
-        self.ring.reserve(d, r.ring)?;
+        self.ring.reserve(d, r.ring, self.weights.iter().any(Weight::comes_arranged))?;
         for group in &r.kv.groups {
             self.state.push(Pages::new(d, r.kv, group)?);
         }

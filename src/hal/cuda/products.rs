@@ -104,6 +104,10 @@ impl Launch<'_> {
                     let here = self.ring.bring(self.d, &w.supply, number)?;
                     (here.at, Some(here))
                 }
+                From::Arranged(number) => {
+                    let rows = part.rows.len() as u32;
+                    (self.ring.restore(self.d, &w.supply, number, w.format, w.cols, rows)?, None)
+                }
                 From::Drive(_) => return Err(misfit(self.program, format!("tensor {} stays on the drive", w.name))),
             };
             let (first, rows) = (part.rows.start, part.rows.len() as u32);

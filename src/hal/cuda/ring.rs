@@ -5,9 +5,11 @@
 //! link nor the multiprocessors rest for its sake.
 
 use super::driver::{Address, Driver, Event};
+use super::kernels;
 use super::memory::Buffer;
 use crate::error::{Error, Result};
 use crate::hal::Supply;
+use crate::quant::Format;
 use std::sync::Arc;
 
 /// One place.
@@ -27,6 +29,8 @@ pub(super) struct Ring {
     /// Events of the places that were given back.
     events: Vec<[Event; 2]>,
     next: usize,
+    /// Where panels that come in a processor's layout are put in the file's.
+    restored: Buffer,
 }
 
 /// A panel on the device: its place, and where it begins.
@@ -37,13 +41,17 @@ pub(super) struct Here {
 }
 
 impl Ring {
-    /// Reserves so many places of so many bytes.
+    /// Reserves so many places of so many bytes; one of them is for panels in a processor's layout, where such come.
     ///
     /// # Errors
     /// `Limit` when memory is short.
-    pub(super) fn reserve(&mut self, d: &mut dyn Driver, (places, bytes): (usize, u64)) -> Result<()> {
+    pub(super) fn reserve(&mut self, d: &mut dyn Driver, (places, bytes): (usize, u64), arranged: bool) -> Result<()> {
         self.free(d)?;
-        for _ in 0..places {
+        let one = places > 1 && arranged;
+        if one {
+            self.restored = Buffer::new(d, bytes, "places for streamed weights")?;
+        }
+        for _ in usize::from(one)..places {
             let [arrived, free] = match self.events.pop() {
                 Some(events) => events,
                 None => [d.event()?, d.event()?],
@@ -65,6 +73,7 @@ impl Ring {
     /// Those of the device.
     pub(super) fn free(&mut self, d: &mut dyn Driver) -> Result<()> {
         self.next = 0;
+        std::mem::take(&mut self.restored).free(d)?;
         for place in self.places.drain(..) {
             self.events.push([place.arrived, place.free]);
             place.buffer.free(d)?;
@@ -97,5 +106,28 @@ impl Ring {
     /// Those of the device.
     pub(super) fn used(&self, d: &mut dyn Driver, here: Here) -> Result<()> {
         d.mark(self.places[here.place].free)
+    }
+
+    /// Brings a panel in a processor's layout and puts its rows in the file's, where they stay until the next one comes.
+    ///
+    /// # Errors
+    /// As `bring`.
+    pub(super) fn restore(
+        &mut self,
+        d: &mut dyn Driver,
+        supply: &Arc<dyn Supply>,
+        number: u32,
+        format: &Format,
+        cols: usize,
+        rows: u32,
+    ) -> Result<Address> {
+        let here = self.bring(d, supply, number)?;
+        let (to, row_bytes) = (self.restored, format.row_bytes(cols));
+        if (row_bytes * rows as usize) as u64 > to.bytes {
+            return Err(Error::Engine(format!("there is no place for panel {number} in the file's layout")));
+        }
+        kernels::restore(d, format, [here.at, to.at], row_bytes as u32, rows)?;
+        self.used(d, here)?;
+        Ok(to.at)
     }
 }

@@ -40,6 +40,8 @@ pub(super) enum From {
     Memory(Address),
     /// In this panel of the supply.
     Supply(u32),
+    /// In this panel of the supply, as a processor has it.
+    Arranged(u32),
     /// In this panel of the supply, never as a whole.
     Drive(u32),
 }
@@ -64,6 +66,11 @@ impl Weight {
     /// Its parts, in order.
     pub(super) fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// Whether any of it comes in a processor's layout.
+    pub(super) fn comes_arranged(&self) -> bool {
+        self.parts.iter().any(|p| matches!(p.from, From::Arranged(_)))
     }
 
     /// Its memory.
@@ -128,6 +135,7 @@ impl Weight {
                     row += p.rows.len();
                     From::Memory(to)
                 }
+                Home::Host if w.arranged => From::Arranged(p.number),
                 Home::Stream | Home::Host | Home::Cache => From::Supply(p.number),
                 Home::Drive => From::Drive(p.number),
             };
@@ -156,7 +164,7 @@ impl Weight {
         };
         let mut bytes = vec![0; rows.len() * row_bytes];
         for (row, out) in rows.clone().zip(bytes.chunks_exact_mut(row_bytes)) {
-            if let (From::Supply(number) | From::Drive(number), at) = place(row) {
+            if let (From::Supply(number) | From::Arranged(number) | From::Drive(number), at) = place(row) {
                 self.supply.bytes(number, at, out)?;
             }
         }

@@ -134,7 +134,8 @@ impl Case {
         let mut weights = vec![];
         for (t, panels) in self.tensors.iter().zip(&panels) {
             let (format, cols, rows, experts) = (t.format, t.cols, t.rows, t.experts);
-            let desc = WeightDesc { name: "test", format, cols, rows, experts, matrix: t.matrix, panels };
+            let desc =
+                WeightDesc { name: "test", format, cols, rows, experts, matrix: t.matrix, panels, arranged: false };
             weights.push(backend.load(&desc, &supply)?);
         }
         let program = backend.compile(&self.program)?;
@@ -453,8 +454,16 @@ fn failures_of_reading_are_passed_on() {
         for home in [Home::Memory, Home::Stream] {
             let panel = |n: u32| Panel { number: n, rows: n as usize * 64..n as usize * 64 + 64, home };
             let panels: Vec<Panel> = (0..8).map(panel).collect();
-            let desc =
-                WeightDesc { name: "t", format, cols: 1024, rows: 512, experts: 1, matrix: true, panels: &panels };
+            let desc = WeightDesc {
+                name: "t",
+                format,
+                cols: 1024,
+                rows: 512,
+                experts: 1,
+                matrix: true,
+                panels: &panels,
+                arranged: false,
+            };
             let mut cpu = backend(Isa::Scalar, threads);
             let loaded = cpu.load(&desc, &supply);
             if home == Home::Memory {

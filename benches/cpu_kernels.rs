@@ -2,12 +2,15 @@
 //!
 //!     cargo bench --bench cpu_kernels                       everything
 //!     cargo bench --bench cpu_kernels -- 'c(ore|pu)/Q4_K'   products of one format: 1 to 512 activation rows
+//!     cargo bench --bench cpu_kernels -- beside             products with what is kept beside a GPU
 //!     cargo bench --bench cpu_kernels -- attention          attention
 //!     cargo bench --bench cpu_kernels -- interleave         interleaving of weight rows
 //!
 //! In `cpu` the matrix is 256 MiB, far beyond the caches, so one row is bound by memory: compare with `memory`, which
 //! only reads as much, with the machine's threads. In `core` it is 2 MiB and one thread works: what the kernel itself
-//! takes. `AIR_CPU` chooses the instruction set.
+//! takes. `AIR_CPU` chooses the instruction set. `beside` is one row again, of the formats in which models come: with a
+//! matrix of the backend's own (`own`), one that a supply keeps for it in its layout, as beside a GPU (`kept`), and rows
+//! as they are in the file (`rows`).
 //!
 //! `attention` has the shape of a model of 1.5 B parameters: 16 layers, 32 query heads on 8 key heads of 64 elements.
 //! `decode` is one row at depth 8192 or 256, in bytes of keys and values a second, to be compared with `cpu/memory`;
@@ -21,8 +24,8 @@
 use air_rs::error::Result;
 use air_rs::hal::cpu::{Cpu, CpuOptions, Isa, Layout};
 use air_rs::hal::{
-    Backend, Batch, Bindings, Home, KvGroup, KvLayer, KvLayerId, KvLayout, PAGE, Panel, ProgramId, Reservation, Row,
-    Supply, Wanted, WeightDesc,
+    BEHIND, Backend, Batch, Bindings, Home, KvGroup, KvLayer, KvLayerId, KvLayout, PAGE, Panel, ProgramId, Reservation,
+    Row, Supply, Wanted, WeightDesc,
 };
 use air_rs::op::{Attention, Builder, Carry, CarryId, Op, RowSet, Type};
 use air_rs::quant::{FORMATS, Format, Kind};
@@ -73,8 +76,48 @@ impl Supply for Filled {
     }
 }
 
+/// Groups of one panel that is kept.
+const KEPT: usize = 8;
+
+/// Panels of `KEPT` groups in memory, one behind another.
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    panel: usize,
+}
+
+impl Kept {
+    fn new(format: &'static Format, rows: usize, arranged: bool) -> Kept {
+        let row_bytes = format.row_bytes(COLS);
+        let (all, group) = (rows.div_ceil(GROUP) * GROUP * row_bytes, GROUP * row_bytes);
+        let mut kept = Kept { bytes: Vec::with_capacity(all + BEHIND), panel: KEPT * group };
+        let (layout, mut from) = (Layout::new(Isa::Scalar, format, COLS), vec![0; group]);
+        kept.bytes.resize(all, 0);
+        for (n, to) in kept.bytes.chunks_exact_mut(group).enumerate() {
+            fill(n * GROUP, &mut from);
+            if arranged { layout.interleave(&from, to) } else { to.copy_from_slice(&from) }
+        }
+        kept
+    }
+}
+
+impl Supply for Kept {
+    fn want(&self, _: &mut [Wanted]) {}
+
+    fn panel(&self, number: u32, _: u32, f: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let start = number as usize * self.panel;
+        f(&self.bytes[start..self.bytes.len().min(start + self.panel)]);
+        Ok(())
+    }
+
+    fn bytes(&self, _: u32, _: usize, out: &mut [u8]) -> Result<()> {
+        out.fill(0);
+        Ok(())
+    }
+}
+
 /// Products of `batch` rows with one matrix of the format, ready to launch.
-fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOptions) -> impl FnMut() {
+fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOptions, home: Home) -> impl FnMut() {
     let rows = bytes / format.row_bytes(COLS);
     let carry = |name, width| Carry { name, width, ty: Type::F32, rows: RowSet::All };
     let carries = [carry("x", COLS), carry("y", rows)];
@@ -85,12 +128,16 @@ fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOpti
     let program = b.finish();
 
     let mut cpu = Cpu::new(options).expect("the backend starts");
-    let panels: Vec<Panel> = (0..rows.div_ceil(GROUP))
-        .map(|n| Panel { number: n as u32, rows: n * GROUP..rows.min((n + 1) * GROUP), home: Home::Memory })
+    let panel = if home == Home::Memory { GROUP } else { GROUP * KEPT };
+    let panels: Vec<Panel> = (0..rows.div_ceil(panel))
+        .map(|n| Panel { number: n as u32, rows: n * panel..rows.min((n + 1) * panel), home })
         .collect();
     let desc =
         WeightDesc { name: "w", format, cols: COLS, rows, experts: 1, matrix: true, panels: &panels, arranged: false };
-    let supply: Arc<dyn Supply> = Arc::new(Filled { row_bytes: format.row_bytes(COLS), rows });
+    let supply: Arc<dyn Supply> = match home {
+        Home::Memory => Arc::new(Filled { row_bytes: format.row_bytes(COLS), rows }),
+        _ => Arc::new(Kept::new(format, rows, home == Home::Host)),
+    };
     let bindings = Bindings { weights: vec![cpu.load(&desc, &supply).expect("memory for the matrix")], layer: None };
     let program = cpu.compile(&program).expect("the program compiles");
     let kv = KvLayout { k: Kind::F16.format(), v: Kind::F16.format(), groups: vec![] };
@@ -132,12 +179,31 @@ fn formats(c: &mut Criterion, name: &str, size: usize, batches: &[usize], option
                 b.iter_custom({
                     let mut run: Option<Box<dyn FnMut()>> = None;
                     move |n| {
-                        let run = run.get_or_insert_with(|| Box::new(product(format, batch, size, options())));
+                        let run =
+                            run.get_or_insert_with(|| Box::new(product(format, batch, size, options(), Home::Memory)));
                         let start = std::time::Instant::now();
                         (0..n).for_each(|_| run());
                         start.elapsed()
                     }
                 })
+            });
+        }
+    }
+    group.finish();
+}
+
+/// One row, with weights at home or kept for the backend by others.
+fn beside(c: &mut Criterion) {
+    let mut group = c.benchmark_group("beside");
+    group.sample_size(20).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(2));
+    for kind in [Kind::Q4_0, Kind::Q4_K, Kind::Q6_K, Kind::Q8_0, Kind::F16] {
+        let format = kind.format();
+        let rows = BYTES / format.row_bytes(COLS) / (GROUP * KEPT) * GROUP * KEPT;
+        group.throughput(Throughput::Bytes((rows * format.row_bytes(COLS)) as u64));
+        for (name, home) in [("own", Home::Memory), ("kept", Home::Host), ("rows", Home::Stream)] {
+            group.bench_function(format!("{}/{name}", format.name), |b| {
+                let mut run = product(format, 1, rows * format.row_bytes(COLS), CpuOptions::default(), home);
+                b.iter(&mut run);
             });
         }
     }
@@ -284,5 +350,5 @@ fn kernels(c: &mut Criterion) {
     formats(c, "cpu", BYTES, &[1, 4, 8, 16, 64, 512], CpuOptions::default);
 }
 
-criterion_group!(benches, kernels, interleave, attention);
+criterion_group!(benches, kernels, beside, interleave, attention);
 criterion_main!(benches);

@@ -9,8 +9,8 @@
 //! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver, `staging`, `uploads` and
 //! `pins`, `kernels` has a typed launcher for each kernel, `memory` says where values lie, `ring` where panels pass
 //! through, `rows` what kernels must know of a batch, `state` how pages lie, `schedule` which ops run together,
-//! `launch`, `products`, `positions` and `attention` by which kernels, `recorder` which launches are done at once; `ptx` has the
-//! kernels as they were compiled, `gpus` what the driver shows, `libraries` what NVIDIA ships beside it (`cufile`,
+//! `launch`, `products`, `positions` and `attention` by which kernels, `recorder` which launches are done at once; `ptx`
+//! has the kernels as they were compiled, `gpus` what the driver shows, `libraries` what NVIDIA ships beside it (`cufile`,
 //! `nccl`), `probe` what a GPU gives; `clock` and `watch` tell how long kernels take. Sums are float32 in a fixed
 //! order, so a launch on the same device gives the same bits each time, wherever weights are. The tests run the same
 //! kernels, compiled for the host, behind `Driver`.

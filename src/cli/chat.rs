@@ -39,7 +39,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let Args { system, answer } = args;
     let settings = answer.model.settings.resolve()?;
-    let engine = model::engine(&settings, answer.model.exact)?;
+    let engine = model::engine(&settings, answer.model.how())?;
     let mut chat = Chat {
         conversation: Conversation::new(&engine, system)?,
         sampling: sampling::params(&settings, &answer.logit_bias),

@@ -41,7 +41,7 @@ pub fn run(args: Args) -> Result<()> {
 
 fn logits(args: &LogitsArgs) -> Result<()> {
     let settings = args.model.settings.resolve()?;
-    let options = LoadOptions { max_outputs: model::OUTPUTS, ..model::options(&settings, args.model.exact)? };
+    let options = LoadOptions { max_outputs: model::OUTPUTS, ..model::options(&settings, args.model.how())? };
     let catalogue = model::open(&settings)?;
     let (bar, mut moved) = model::loading();
     let (_, mut runner) = load(&catalogue, &options, &mut moved)?;

@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let sampling = sampling::params(&settings, &flags.logit_bias);
     let seed = sampling.seed;
-    let engine = model::engine(&settings, flags.model.exact)?;
+    let engine = model::engine(&settings, flags.model.how())?;
     // Until here there is nothing to finish, and Ctrl-C ends the process; from here the second one does.
     interrupt::watch()?;
     let max_tokens = settings.number("generate.max-tokens").unwrap_or(u32::MAX);

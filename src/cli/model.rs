@@ -41,9 +41,26 @@ impl Uses for Running {
 pub struct RunArgs<U: Uses> {
     /// Use the plain interpreter, the specification, instead of the fast kernels
     #[arg(long)]
-    pub exact: bool,
+    exact: bool,
+    /// Overwrite the GPU's memory with zeros before it is given back, so that no other program finds prompts there
+    #[arg(long)]
+    secure: bool,
     #[command(flatten)]
     pub settings: SettingArgs<U>,
+}
+
+/// How a model is run, beside settings.
+#[derive(Clone, Copy)]
+pub struct How {
+    exact: bool,
+    secure: bool,
+}
+
+impl<U: Uses> RunArgs<U> {
+    /// How the model is run, beside settings.
+    pub fn how(&self) -> How {
+        How { exact: self.exact, secure: self.secure }
+    }
 }
 
 /// Opens the model's file, or the embedded demo model: headers only.
@@ -64,13 +81,15 @@ pub const OUTPUTS: usize = 64;
 ///
 /// # Errors
 /// `Invalid` for a format that does not exist.
-pub fn options(settings: &Settings, exact: bool) -> Result<LoadOptions> {
+pub fn options(settings: &Settings, how: How) -> Result<LoadOptions> {
+    let How { exact, secure } = how;
     let kind = |key: &str| -> Result<Option<Kind>> {
         let name = settings.text(key).or(settings.text("kv.type"));
         name.map(|n| Format::by_name(n).map(|f| f.kind)).transpose()
     };
     Ok(LoadOptions {
         exact,
+        secure,
         device: settings.number("compute.device").unwrap_or_default(),
         threads: settings.number("cpu.threads"),
         threads_batch: settings.number("cpu.threads-batch"),
@@ -136,8 +155,8 @@ pub fn said(info: &ModelInfo) {
 ///
 /// # Errors
 /// Those of `options`, `open` and `load`.
-pub fn engine(settings: &Settings, exact: bool) -> Result<Engine> {
-    load(&open(settings)?, &options(settings, exact)?)
+pub fn engine(settings: &Settings, how: How) -> Result<Engine> {
+    load(&open(settings)?, &options(settings, how)?)
 }
 
 /// The end of a generation, unless Ctrl-C was it.

@@ -34,7 +34,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let settings = args.model.settings.resolve()?;
     let text = input::file(&args.file)?;
-    let options = LoadOptions { max_outputs: model::OUTPUTS, ..model::options(&settings, args.model.exact)? };
+    let options = LoadOptions { max_outputs: model::OUTPUTS, ..model::options(&settings, args.model.how())? };
     let engine = model::load(&model::open(&settings)?, &options)?;
     let size = chunk_size(&settings, engine.info().context);
     let tokens = engine.tokenizer().encode(&text, true, false);

@@ -48,7 +48,7 @@ pub fn run(args: Args) -> Result<()> {
         None => model::open(&settings)?,
     };
     let drive_rate = args.drive_rate;
-    let mut options = LoadOptions { drive_rate, ..model::options(&settings, args.model.exact)? };
+    let mut options = LoadOptions { drive_rate, ..model::options(&settings, args.model.how())? };
     let another = drive_rate.is_some() || args.memory_rate.is_some();
     if another && options.device == Device::Auto {
         // This machine's GPU is not that one's.

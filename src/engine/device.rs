@@ -56,7 +56,7 @@ pub(super) fn first<T>(options: &LoadOptions, prepare: &mut dyn FnMut(Place) -> 
 
 /// A GPU with the processor beside it, or why not.
 fn cuda(wanted: Option<u32>, options: &LoadOptions) -> Result<Place, String> {
-    let (gpu, free) = open_gpu(wanted)?;
+    let (gpu, free) = open_gpu(wanted, options.secure)?;
     let beside = cpu(options).map_err(|e| e.to_string())?.backend;
     Ok(Place { backend: Box::new(Hybrid::new(gpu, beside)), room: Room::Gpu { free } })
 }

@@ -25,6 +25,8 @@ use std::sync::Arc;
 pub struct LoadOptions {
     /// Run the plain interpreter, the specification, instead of the fast kernels.
     pub exact: bool,
+    /// Overwrite a GPU's memory with zeros before it is given back. What the machine's programs give back the system clears.
+    pub secure: bool,
     /// Where to compute. Not every device gives the same bits; the CPU, by default, does everywhere.
     pub device: Device,
     /// Threads; the machine's (and its cgroup's) cores when not given.
@@ -82,6 +84,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions {
             exact: false,
+            secure: false,
             device: Device::default(),
             threads: None,
             threads_batch: None,

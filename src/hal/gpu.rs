@@ -109,13 +109,14 @@ pub fn gpus() -> Result<Gpus, String> {
     super::cuda::gpus()
 }
 
-/// The GPU with this index, or the usable one with most free memory, and how many bytes of it are free.
+/// The GPU with this index, or the usable one with most free memory, and how many bytes of it are free. Where it is to be
+/// `secure`, its memory is overwritten with zeros before it is given back.
 ///
 /// # Errors
 /// Why not, in words.
 #[cfg(feature = "cuda")]
-pub fn open_gpu(wanted: Option<u32>) -> Result<(Box<dyn Backend>, u64), String> {
-    super::cuda::open(gpus()?.choose(wanted)?.index).map_err(|e| e.to_string())
+pub fn open_gpu(wanted: Option<u32>, secure: bool) -> Result<(Box<dyn Backend>, u64), String> {
+    super::cuda::open(gpus()?.choose(wanted)?.index, secure).map_err(|e| e.to_string())
 }
 
 /// The libraries beside the driver; `gpu` says whether there is a GPU that they can look at.
@@ -162,7 +163,7 @@ pub fn gpus() -> Result<Gpus, String> {
 /// # Errors
 /// Always: this program was built without CUDA.
 #[cfg(not(feature = "cuda"))]
-pub fn open_gpu(_: Option<u32>) -> Result<(Box<dyn Backend>, u64), String> {
+pub fn open_gpu(_: Option<u32>, _: bool) -> Result<(Box<dyn Backend>, u64), String> {
     Err(ABSENT.into())
 }
 

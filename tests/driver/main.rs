@@ -298,6 +298,19 @@ fn a_model_that_does_not_fit_runs_on_the_processor_or_is_an_error() {
     assert!(done && notes.contains("device: cuda: Fake 0 and cpu: "), "{notes}");
 }
 
+/// The fake reads what it is given back.
+#[test]
+fn memory_is_overwritten_before_it_is_given_back() {
+    for (more, clean) in
+        [(&["--secure"][..], true), (&["--secure", "-c", "64", "--vram-budget", "7MB"], true), (&[], false)]
+    {
+        let (done, _, notes) = air(&[&DEMO[..], &["--device", "cuda"], more].concat(), &[("FAKE_TOLD", "1")]);
+        assert!(done && notes.contains("device: cuda: Fake 0"), "{notes}");
+        let (_, left) = notes.rsplit_once("left ").unwrap_or_else(|| panic!("{notes}"));
+        assert_eq!(left.starts_with("0 bytes"), clean, "{more:?}: {notes}");
+    }
+}
+
 #[test]
 fn a_gpu_that_is_lost_ends_the_request_with_its_error() {
     let (done, _, notes) = air(&[&DEMO[..], &["--device", "cuda"]].concat(), &[("FAKE_SYNC", "700")]);

@@ -86,7 +86,7 @@ pub fn run(args: Args) -> Result<()> {
         max_sequences: most,
         state: StateSize::UpTo(index.positions(most, max_tokens)),
         max_rows: MIN_ROWS,
-        ..model::options(&settings, args.model.exact)?
+        ..model::options(&settings, args.model.how())?
     };
     let engine = model::load(&model::open(&settings)?, &options)?;
     // Until here nothing is written, and Ctrl-C ends the process; from here the second one does.

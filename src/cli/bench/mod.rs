@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<()> {
     let options = LoadOptions {
         // A sequence that was read before and those that go on from it share pages, but not the last.
         max_sequences: args.batch as usize * if args.depth > 0 { 2 } else { 1 },
-        ..model::options(&settings, args.model.exact)?
+        ..model::options(&settings, args.model.how())?
     };
     let start = Instant::now();
     let (bar, mut moved) = model::loading();

@@ -48,6 +48,9 @@ pub struct Device {
     graphs: HashMap<u32, CUgraphExec>,
     /// Graphs that were made.
     made: u32,
+    /// Whether memory is overwritten with zeros before it is given back, and the bytes of each allocation then.
+    secure: bool,
+    sizes: HashMap<u64, usize>,
 }
 
 /// A kernel that was launched before.
@@ -99,8 +102,34 @@ impl Device {
             let _ = unsafe { result::primary_ctx::release(gpu) };
             failed("reserve a stream and pinned memory", e)
         })?;
-        let (clock, modules, kernels, graphs) = Default::default();
-        Ok(Device { gpu, name, context, stream, staging, uploads, clock, modules, kernels, graphs, made: 0 })
+        let (clock, modules, kernels, graphs, sizes) = Default::default();
+        Ok(Device {
+            gpu,
+            name,
+            context,
+            stream,
+            staging,
+            uploads,
+            clock,
+            modules,
+            kernels,
+            graphs,
+            made: 0,
+            secure: false,
+            sizes,
+        })
+    }
+
+    /// Overwrites memory with zeros before it is given back, or not. To be said before any is taken.
+    pub fn secure(mut self, secure: bool) -> Device {
+        self.secure = secure;
+        self
+    }
+
+    /// Fills memory with zeros, behind the work so far.
+    fn clear(&self, at: u64, bytes: usize) -> Result<()> {
+        // SAFETY: an allocation of this device that is as large and not given back.
+        unsafe { result::memset_d8_async(at, 0, bytes, self.stream) }.map_err(|e| failed("clear memory", e))
     }
 
     /// The stream of all work.
@@ -169,13 +198,19 @@ impl Driver for Device {
             }
             _ => failed("reserve memory", e),
         })?;
-        // SAFETY: the memory was just reserved, and is as large.
-        unsafe { result::memset_d8_async(at, 0, size, self.stream) }.map_err(|e| failed("clear memory", e))?;
+        self.sizes.insert(at, size);
+        self.clear(at, size)?;
         Ok(Address(at))
     }
 
     fn free(&mut self, at: Address) -> Result<()> {
         self.wait()?;
+        if let Some(size) = self.sizes.remove(&at.0)
+            && self.secure
+        {
+            self.clear(at.0, size)?;
+            self.wait()?;
+        }
         // SAFETY: all work that could use it has ended; the driver refuses what it did not give.
         unsafe { result::free_sync(at.0) }.map_err(|e| failed("give memory back", e))
     }

@@ -69,8 +69,8 @@ use weights::Weight;
 ///
 /// # Errors
 /// Those of `Device::open` and of `Cuda::new`.
-pub(super) fn open(index: u32) -> Result<(Box<dyn Backend>, u64)> {
-    let device = Device::open(index)?;
+pub(super) fn open(index: u32, secure: bool) -> Result<(Box<dyn Backend>, u64)> {
+    let device = Device::open(index)?.secure(secure);
     let free = device.properties()?.free;
     Ok((Box::new(Cuda::new(Box::new(device))?), free))
 }

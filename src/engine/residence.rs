@@ -120,6 +120,8 @@ pub struct Residence {
     pub pass_rows: usize,
     /// Whether it is a GPU's memory that is planned.
     pub on_gpu: bool,
+    /// Bytes of the machine's that a processor beside the GPU works with.
+    beside: u64,
     policy: Policy,
 }
 
@@ -143,14 +145,14 @@ impl Residence {
             workspace: backend.workspace(reservation),
             state: state_bytes(reservation.kv),
         };
-        let beside = backend.beside(reservation);
+        let (is_beside, beside) = backend.beside(reservation).map_or((false, 0), |bytes| (true, bytes));
         let policy = Policy {
             budget: budget(options, room),
             block: if on_gpu { *BLOCKS.end() } else { BLOCK },
             stream: !options.exact,
             stages: false,
-            host: host_budget(options, room).map(|host| host.saturating_sub(beside.unwrap_or(0))),
-            beside: beside.is_some(),
+            host: host_budget(options, room).map(|host| host.saturating_sub(beside)),
+            beside: is_beside,
         };
         let plan = Plan::new(&units, needs, &policy)?;
         if on_gpu && !plan.beside && !plan.cache.experts.is_empty() {
@@ -158,7 +160,7 @@ impl Residence {
             return Err(Error::Unsupported { what, instead: "use --device cpu".into() });
         }
         let (reader, pass_rows) = (options.reader.clone(), reservation.pass_rows);
-        let mut of = Residence { units, plan, drive: None, outdated: false, reader, pass_rows, on_gpu, policy };
+        let mut of = Residence { units, plan, drive: None, outdated: false, reader, pass_rows, on_gpu, beside, policy };
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
         let ask = || match (options.drive_rate, largest) {
             (Some(rate), _) => Ok(Some(io::Probed::given(rate))),
@@ -188,8 +190,11 @@ impl Residence {
         }
         let workspace = backend.workspace(reservation);
         let needs = Needs { workspace, state: state_bytes(reservation.kv), ..self.plan.needs };
+        // A processor beside a GPU needs more, too.
+        let more = backend.beside(reservation).unwrap_or(0).saturating_sub(self.beside);
+        let host = self.policy.host.map(|host| host.saturating_sub(more));
         // A GPU has no tiles: a pass is one batch.
-        let policy = Policy { stages: !self.on_gpu, ..self.policy };
+        let policy = Policy { stages: !self.on_gpu, host, ..self.policy };
         let Ok(plan) = Plan::new(&self.units, needs, &policy) else { return false };
         let experts = self.units.iter().filter(|u| matches!(u.usage, Use::Experts(_))).map(|u| u.experts).max();
         // Tiles share a layer's experts where the cache has places for them all.
@@ -197,6 +202,7 @@ impl Residence {
         let fits = shares && plan.fixed() <= self.plan.fixed().saturating_add(policy.budget / LONGER);
         if fits {
             (self.plan, self.pass_rows, self.policy) = (plan, reservation.pass_rows, policy);
+            self.beside += more;
         }
         fits
     }

@@ -81,13 +81,14 @@ const TESTS: &[Test] = tests![
 ];
 
 /// Tests of the emulated device itself.
-const EMULATED: [&str; 6] = [
+const EMULATED: [&str; 7] = [
     "build::every_kernel_has_a_launcher",
     "faults::a_barrier_that_a_thread_misses_is_reported",
     "faults::a_shuffle_that_a_lane_misses_is_reported",
     "faults::a_lane_outside_the_mask_is_reported",
     "faults::fibers_change_by_the_system_too",
     "faults::a_lost_device_is_an_error",
+    "models::passes_become_graphs",
 ];
 
 fn main() {

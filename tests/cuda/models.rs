@@ -264,9 +264,8 @@ pub fn a_processor_beside() {
         let here = Feed { pass: 18, tile: 18, state: Kind::F16, homes: Homes::Device };
         let want = logits(&mut Exact::new(2), &catalogue, &tokens, here);
         let alone = logits(&mut cuda(false), &catalogue, &tokens, here);
-        let device = Device::new(false);
         let processor = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap();
-        let mut both = Hybrid::new(Box::new(Cuda::new(Box::new(device)).unwrap()), Box::new(processor));
+        let mut both = Hybrid::new(Box::new(cuda(false)), Box::new(processor));
         let got = logits(&mut both, &catalogue, &tokens, Feed { homes: Homes::Beside, ..here });
         let error = compare(&format!("{shape} {kind}"), &got, &want, vocab, 1e-3);
         println!("{shape:<14} {kind:<7} {error:>8.1e}");

@@ -454,16 +454,8 @@ fn failures_of_reading_are_passed_on() {
         for home in [Home::Memory, Home::Stream] {
             let panel = |n: u32| Panel { number: n, rows: n as usize * 64..n as usize * 64 + 64, home };
             let panels: Vec<Panel> = (0..8).map(panel).collect();
-            let desc = WeightDesc {
-                name: "t",
-                format,
-                cols: 1024,
-                rows: 512,
-                experts: 1,
-                matrix: true,
-                panels: &panels,
-                arranged: false,
-            };
+            let (name, cols, rows, experts, panels) = ("t", 1024, 512, 1, &panels[..]);
+            let desc = WeightDesc { name, format, cols, rows, experts, matrix: true, panels, arranged: false };
             let mut cpu = backend(Isa::Scalar, threads);
             let loaded = cpu.load(&desc, &supply);
             if home == Home::Memory {

@@ -132,8 +132,16 @@ fn product(format: &'static Format, batch: usize, bytes: usize, options: CpuOpti
     let panels: Vec<Panel> = (0..rows.div_ceil(panel))
         .map(|n| Panel { number: n as u32, rows: n * panel..rows.min((n + 1) * panel), home })
         .collect();
-    let desc =
-        WeightDesc { name: "w", format, cols: COLS, rows, experts: 1, matrix: true, panels: &panels, arranged: false };
+    let desc = WeightDesc {
+        name: "w",
+        format,
+        cols: COLS,
+        rows,
+        experts: 1,
+        matrix: true,
+        panels: &panels,
+        arranged: home == Home::Host,
+    };
     let supply: Arc<dyn Supply> = match home {
         Home::Memory => Arc::new(Filled { row_bytes: format.row_bytes(COLS), rows }),
         _ => Arc::new(Kept::new(format, rows, home == Home::Host)),

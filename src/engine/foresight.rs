@@ -40,7 +40,7 @@ struct Layer {
 }
 
 impl Guesses {
-    /// Those of a model with a cache of experts; else none.
+    /// Those of the layers whose experts come from a cache.
     pub fn new(lowered: &Lowered, plan: &Plan, units: &[Unit], bind: impl Fn(&Stage) -> BoundStage) -> Guesses {
         let layer = |g: &crate::lower::Guess| {
             let Unit { experts, rows, .. } = units[g.experts];
@@ -54,8 +54,9 @@ impl Guesses {
                 experts: (0..experts).map(of).collect(),
             }
         };
-        let cached = !plan.cache.experts.is_empty();
-        let layers: Vec<Layer> = lowered.guesses.iter().filter(|_| cached).map(layer).collect();
+        // A device may keep all experts of some layers.
+        let cached = |g: &&crate::lower::Guess| plan.panels[g.experts].iter().any(|p| p.home == Home::Cache);
+        let layers: Vec<Layer> = lowered.guesses.iter().filter(cached).map(layer).collect();
         let used = if layers.is_empty() { 0 } else { lowered.carries[EXPERT_IDS.0 as usize].width };
         let most = MOST_ROWS * used;
         Guesses { layers, used, ids: Vec::with_capacity(most), panels: Vec::with_capacity(most) }
@@ -100,5 +101,39 @@ impl<'a> Foresight<'a> {
         panels.extend(choices.filter_map(|(r, j)| layer.experts.get(ids[r * *used + j] as usize)));
         stream.foresee(panels);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::residence;
+    use crate::format::gguf;
+    use crate::hal::{Bindings, ProgramId};
+    use crate::plan::{Needs, Policy};
+
+    /// What a device keeps of a model's experts is not asked for.
+    #[test]
+    fn only_layers_whose_experts_are_cached_are_guessed() {
+        let families = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
+        let catalogue = gguf::open(&families.join("qwen3moe-3of8.gguf")).unwrap();
+        let lowered = crate::lower::lower(&crate::arch::spec(&catalogue).unwrap());
+        let tensors: Vec<_> = lowered.weights.iter().map(|w| catalogue.tensor(&w.tensor).unwrap()).collect();
+        let units = residence::units(&lowered, &tensors);
+        let policy =
+            Policy { budget: 64 << 20, block: 1 << 20, stream: true, stages: false, host: Some(1 << 30), beside: true };
+        let mut plan = Plan::new(&units, Needs::default(), &policy).unwrap();
+        let bind = |s: &Stage| BoundStage {
+            name: s.name.clone(),
+            program: ProgramId(0),
+            bindings: Bindings { weights: vec![], layer: None },
+            whole: false,
+        };
+        assert!(lowered.guesses.len() > 1);
+        assert_eq!(Guesses::new(&lowered, &plan, &units, bind).layers.len(), 0);
+        let last = lowered.guesses.last().unwrap();
+        plan.panels[last.experts].iter_mut().for_each(|p| p.home = Home::Cache);
+        let guesses = Guesses::new(&lowered, &plan, &units, bind);
+        assert_eq!(guesses.layers.iter().map(|l| l.before).collect::<Vec<_>>(), [last.before]);
     }
 }

@@ -242,7 +242,7 @@ fn finish(prepared: Prepared, catalogue: &Catalogue, progress: &mut Progress) ->
     let mut weights = vec![];
     for (unit, panels) in units.iter().zip(&residence.plan.panels) {
         let &Unit { format, cols, rows, experts, matrix, .. } = unit;
-        let desc = WeightDesc { name: &unit.name, format, cols, rows, experts, matrix, panels, arranged: false };
+        let desc = WeightDesc { name: &unit.name, format, cols, rows, experts, matrix, panels, arranged: unit.beside };
         weights.push(backend.load(&desc, &supply)?);
         let hosted = |p: &&Panel| p.home == Home::Host;
         let later: usize = panels.iter().filter(hosted).map(|p| p.rows.len()).sum();

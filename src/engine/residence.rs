@@ -199,7 +199,13 @@ impl Residence {
         let experts = self.units.iter().filter(|u| matches!(u.usage, Use::Experts(_))).map(|u| u.experts).max();
         // Tiles share a layer's experts where the cache has places for them all.
         let shares = plan.streamed() + plan.hosted() > 0 || experts.is_some_and(|all| plan.cache.places >= all);
-        let fits = shares && plan.fixed() <= self.plan.fixed().saturating_add(policy.budget / LONGER);
+        // Of what is beside a GPU as little may leave.
+        let stays = policy.host.is_none_or(|host| {
+            let places = |of: &Plan| of.cache.places as u64;
+            plan.streamed() <= self.plan.streamed().saturating_add(host / LONGER)
+                && places(&plan) * LONGER >= places(&self.plan) * (LONGER - 1)
+        });
+        let fits = shares && stays && plan.fixed() <= self.plan.fixed().saturating_add(policy.budget / LONGER);
         if fits {
             (self.plan, self.pass_rows, self.policy) = (plan, reservation.pass_rows, policy);
             self.beside += more;

@@ -73,6 +73,8 @@ pub struct Hybrid {
     weights: Vec<Loaded>,
     vectors: Vec<Vector>,
     programs: Vec<Compiled>,
+    /// Whether any has experts, which only the processor may have.
+    experts: bool,
     carries: Vec<(Carry, Newest)>,
     /// What is on its way from one side to the other.
     moved: Vec<f32>,
@@ -82,7 +84,7 @@ impl Hybrid {
     /// A device with a processor.
     pub fn new(device: Box<dyn Backend>, processor: Box<dyn Backend>) -> Hybrid {
         let (weights, vectors, programs, carries, moved) = Default::default();
-        Hybrid { device, processor, weights, vectors, programs, carries, moved }
+        Hybrid { device, processor, weights, vectors, programs, experts: false, carries, moved }
     }
 
     /// Whether a processor can compute a program beside a device: it uses no sequence state, and is neither the model's
@@ -113,7 +115,10 @@ impl Hybrid {
     }
 
     /// Has the newest rows of what a program reads brought to its side.
-    fn hand_over(&mut self, program: usize, side: Side) {
+    ///
+    /// # Errors
+    /// What failed on the way.
+    fn hand_over(&mut self, program: usize, side: Side) -> Result<()> {
         for &id in &self.programs[program].reads {
             let (carry, newest) = &mut self.carries[id.0 as usize];
             if newest.side == side || newest.rows == 0 {
@@ -127,7 +132,9 @@ impl Hybrid {
             from.read(id, &mut self.moved);
             to.write(id, &self.moved);
             newest.side = side;
+            self.device.failed()?;
         }
+        Ok(())
     }
 
     /// A program has written rows of a pass, up to `end`; with the first of them a pass begins.
@@ -152,13 +159,14 @@ impl Backend for Hybrid {
     }
 
     fn beside(&self, r: &Reservation) -> Option<u64> {
-        Some(self.processor.workspace(&of_processor(r.pass_rows, &without_outputs(r.carries), &no_state(r.kv))))
+        let rows = if self.experts { r.pass_rows } else { r.pass_rows.min(BESIDE) };
+        Some(self.processor.workspace(&of_processor(rows, &without_outputs(r.carries), &no_state(r.kv))))
     }
 
     fn load(&mut self, w: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId> {
         let has = |homes: &[Home]| w.panels.iter().any(|p| homes.contains(&p.home));
         // Of experts that are cached the device has none, and of what it keeps itself the processor has none.
-        let beside = w.matrix && !has(&[Home::Memory, Home::Drive]);
+        let beside = w.arranged && w.matrix && !has(&[Home::Memory, Home::Drive]);
         let both = WeightDesc { arranged: beside, ..*w };
         let device = if has(&[Home::Cache]) { None } else { Some(self.device.load(&both, supply)?) };
         let processor = if beside { Some(self.processor.load(&both, supply)?) } else { None };
@@ -192,6 +200,7 @@ impl Backend for Hybrid {
             reads.extend(r.iter().filter_map(|&v| program.value(v).carry()).filter(|c| !writes.contains(c)));
             writes.extend(w.iter().filter_map(|&v| program.value(v).carry()));
         }
+        self.experts |= program.ops.iter().any(|op| matches!(op, Op::ExpertMatMul { .. }));
         self.programs.push(Compiled { device, processor, reads, writes });
         Ok(ProgramId(self.programs.len() as u32 - 1))
     }
@@ -222,7 +231,7 @@ impl Backend for Hybrid {
     fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()> {
         let n = program.0 as usize;
         let side = self.side(&self.programs[n], bindings, batch.rows.len())?;
-        self.hand_over(n, side);
+        self.hand_over(n, side)?;
         let compiled = &self.programs[n];
         let weights = bindings.weights.iter().map(|w| &self.weights[w.0 as usize]);
         match (side, compiled.processor) {
@@ -264,6 +273,10 @@ impl Backend for Hybrid {
         self.device.forget_pages(group, pages);
     }
 
+    fn failed(&mut self) -> Result<()> {
+        self.device.failed()
+    }
+
     fn watch(&mut self, on: bool) -> Result<Vec<Launched>> {
         self.device.watch(on)
     }
@@ -282,7 +295,8 @@ fn without_outputs(carries: &[Carry]) -> Vec<Carry> {
 
 /// What the processor reserves for passes of so many rows.
 fn of_processor<'a>(rows: usize, carries: &'a [Carry], kv: &'a KvLayout) -> Reservation<'a> {
-    Reservation { carries, pass_rows: rows, max_rows: rows.min(TILE), max_outputs: rows, kv, ring: (0, 0) }
+    let tile = rows.min(TILE);
+    Reservation { carries, pass_rows: rows, max_rows: tile, max_outputs: tile, kv, ring: (0, 0) }
 }
 
 /// Panels that a supply has handed out already: read once more, by their bytes. All are vectors' and small.

@@ -51,7 +51,8 @@ pub struct WeightDesc<'a> {
     pub matrix: bool,
     /// Its parts and their homes. A vector is one panel in memory.
     pub panels: &'a [Panel],
-    /// Whether panels that the host keeps lie as a processor beside the device has them (`Backend::arrange`).
+    /// Whether a processor beside a device may compute with it: panels that the host keeps then lie as that one has them
+    /// (`Backend::arrange`).
     pub arranged: bool,
 }
 
@@ -252,6 +253,14 @@ pub trait Backend: Send {
     /// Says that nobody needs what is in some pages of a group (ascending), so that their memory may go back to the
     /// system until they are written again.
     fn forget_pages(&mut self, group: usize, pages: &[u32]);
+
+    /// What failed where nothing could be returned, which would else be the next launch's error.
+    ///
+    /// # Errors
+    /// That.
+    fn failed(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// The kernels that ran since the last call, if they were watched; `on` says whether to watch from now on.
     ///

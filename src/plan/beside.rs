@@ -17,7 +17,9 @@ impl Plan {
     /// # Errors
     /// `Limit` where the device has no room for what must be in its memory, or the host for the experts of a token.
     pub(super) fn beside_device(units: &[Unit], needs: Needs, policy: &Policy) -> Result<Plan> {
-        let own = bytes(units.iter().filter(|u| !u.beside && !matches!(anywhere(u), Some(Home::Drive))));
+        // Vectors are small, and both have them.
+        let owns = |u: &&Unit| (!u.beside || !u.matrix) && !matches!(anywhere(u), Some(Home::Drive));
+        let own = bytes(units.iter().filter(owns));
         let ring = cut(units, needs, policy, &Unit::is_expert)?.ring().max(ring::most(policy.budget));
         let kept = stages(units, policy.budget.saturating_sub(needs.total().saturating_add(ring).saturating_add(own)));
         let leaves = |u: &Unit| u.beside && u.matrix && !kept[&u.stage];
@@ -54,7 +56,7 @@ impl Plan {
 /// Which of the stages that any processor can compute the device keeps, in so many bytes.
 fn stages(units: &[Unit], room: u64) -> BTreeMap<usize, bool> {
     let mut sizes: BTreeMap<usize, u64> = BTreeMap::new();
-    for unit in units.iter().filter(|u| u.beside) {
+    for unit in units.iter().filter(|u| u.beside && u.matrix) {
         *sizes.entry(unit.stage).or_default() += unit.kept_whole() + MARGIN;
     }
     let all: u64 = sizes.values().sum();

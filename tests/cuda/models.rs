@@ -97,7 +97,8 @@ fn logits(backend: &mut dyn Backend, catalogue: &Catalogue, tokens: &[u32], feed
         let dim = |d: usize| need.shape.get(d).copied().unwrap_or(1);
         let (name, format) = (&need.tensor[..], catalogue.tensor(&need.tensor).unwrap().format);
         let (cols, rows, experts, matrix) = (dim(0), dim(1), dim(2), lowered.is_matrix(i));
-        let desc = WeightDesc { name, format, cols, rows, experts, matrix, panels, arranged: false };
+        let desc =
+            WeightDesc { name, format, cols, rows, experts, matrix, panels, arranged: feed.homes == Homes::Beside };
         weights.push(backend.load(&desc, &supply).unwrap());
     }
     // Pages in descending order.

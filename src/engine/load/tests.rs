@@ -57,17 +57,16 @@ fn a_processor_beside_a_device_computes_what_the_device_would() {
         }
         // Which homes were seen: on the device, in memory beside it, on the drive, experts that come when wanted.
         let mut seen = [false; 4];
-        for (eighths, ram) in (0..9).flat_map(|n| [3, 4, 1000].map(|mib| (n, mib << 20))) {
-            let Ok(prepared) = beside(catalogue, least + weights * eighths / 8, ram) else { continue };
+        let rams = || (16..64).step_by(4).chain([16_000]).map(|n| n << 16);
+        for (part, ram) in (0..32).step_by(4).flat_map(|n| rams().map(move |ram| (n, ram))) {
+            let Ok(prepared) = beside(catalogue, least + weights * part / 32, ram) else { continue };
             let mut runner = finish(prepared, catalogue, &mut |_, _| ()).unwrap().1;
             let plan = &runner.residence().plan;
             let homes = [plan.kept, plan.hosted(), plan.streamed(), plan.cache.places as u64].map(|n| n > 0);
-            assert!(bits(&mut runner) == want, "{homes:?}, {eighths} eighths of the weights and {ram} bytes beside");
+            assert!(bits(&mut runner) == want, "{homes:?}, {part} of 32 parts of the weights and {ram} bytes beside");
             seen = std::array::from_fn(|i| seen[i] | homes[i]);
         }
-        assert_eq!(
-            seen,
-            if catalogue.file() == experts.file() { [true, false, false, true] } else { [true, true, true, false] }
-        );
+        let moe = catalogue.file() == experts.file();
+        assert_eq!(seen, if moe { [true, false, false, true] } else { [true, true, true, false] });
     }
 }

@@ -43,6 +43,8 @@ pub struct Homes {
     /// Rows (of one expert).
     rows: usize,
     group_bytes: usize,
+    /// Whether what the supply keeps lies as here.
+    arranged: bool,
     /// In order.
     parts: Vec<Part>,
 }
@@ -59,7 +61,8 @@ impl Homes {
             })
         };
         let starts = weight.panels.iter().map(&mut place).collect();
-        let mut homes = Homes { panels: weight.panels.to_vec(), starts, rows: weight.rows, group_bytes, parts: vec![] };
+        let (panels, rows, arranged) = (weight.panels.to_vec(), weight.rows, weight.arranged);
+        let mut homes = Homes { panels, starts, rows, group_bytes, arranged, parts: vec![] };
         homes.join();
         (homes, total)
     }
@@ -101,8 +104,8 @@ impl Homes {
             let groups = first..first + groups(p.rows.len());
             let from = match p.home {
                 Home::Memory => From::Memory(start.expect("what is kept has a place")),
-                Home::Stream => From::Stream(p.number),
-                Home::Host => From::Host(p.number),
+                Home::Host if self.arranged => From::Host(p.number),
+                Home::Stream | Home::Host => From::Stream(p.number),
                 Home::Cache => From::Cache(p.number),
                 Home::Drive => From::Drive(p.number),
             };

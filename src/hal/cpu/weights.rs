@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub enum Weight {
     /// Rows that are multiplied with activations, or looked up.
-    Matrix(Matrix),
+    Matrix(Box<Matrix>),
     /// Elements that are added or multiplied.
     Vector(Vec<f32>),
 }
@@ -180,7 +180,7 @@ pub fn load(pool: &mut Pool, isa: Isa, weight: &WeightDesc, supply: &Arc<dyn Sup
     })?;
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(e) => Err(e),
-        None => Ok(Weight::Matrix(matrix)),
+        None => Ok(Weight::Matrix(Box::new(matrix))),
     }
 }
 

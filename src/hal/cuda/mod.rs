@@ -196,9 +196,7 @@ impl Backend for Cuda {
     }
 
     fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()> {
-        if let Some(e) = self.failed.take() {
-            return Err(e);
-        }
+        self.failed()?;
         let done = launch::run(self, program, bindings, batch);
         if done.is_err() {
             // What was lent for it goes back. Another error says nothing more.
@@ -237,6 +235,10 @@ impl Backend for Cuda {
         self.keep(done);
     }
 
+    fn failed(&mut self) -> Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
     fn watch(&mut self, on: bool) -> Result<Vec<Launched>> {
         self.driver.get_mut().watch(on)
     }
@@ -249,14 +251,11 @@ impl Backend for Cuda {
 impl Drop for Cuda {
     fn drop(&mut self) {
         let d = &mut **self.driver.get_mut();
-        let mut given = self.values.free(d).and_then(|()| self.rows.free(d)).and_then(|()| self.ring.free(d));
+        // What one of them fails with says nothing of the others.
+        let mut given: Vec<Result<()>> = self.state.iter_mut().map(|pages| pages.free(d)).collect();
+        given.extend([self.values.free(d), self.rows.free(d), self.ring.free(d)]);
         let buffers = self.frequencies.iter().map(|f| f.2).chain(self.weights.iter().map(Weight::buffer));
-        for buffer in buffers {
-            given = given.and_then(|()| buffer.free(d));
-        }
-        for pages in &mut self.state {
-            given = given.and_then(|()| pages.free(d));
-        }
+        given.extend(buffers.map(|buffer| buffer.free(d)));
         drop(given);
     }
 }

@@ -7,6 +7,7 @@
 #
 # Needs Rust and a C compiler; the CUDA part also nvcc, which scripts/setup_cuda.sh installs, a C++ compiler, and no GPU;
 # with --ffi that script installs bindgen too, which the bindings of ffi/ are compared with.
+# The mutants' patches are tried where the tool `patch` is installed.
 # Tests that compare with other programs' data (tokenizer vectors, chat templates) use what scripts/fetch_oracles.sh has
 # fetched; without it each says "skipped: reason", and the skips are counted at the end.
 # With AIR_NO_SKIP=1 an unexpected skip is a failure.
@@ -14,6 +15,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 log=target/test_all.log
 mkdir -p target
+: >"$log"
 start=$SECONDS
 
 step() {
@@ -24,9 +26,17 @@ step() {
     printf -- '-- %s: %d s\n' "$name" $((SECONDS - from))
 }
 
+patches_apply() {
+    if command -v patch >/dev/null; then
+        tests/mutants/run.sh --check
+    else
+        echo "skipped: patch is not installed" | tee -a "$log"
+    fi
+}
+
 run_tests() {
     set -o pipefail
-    cargo test --lib --bins --tests -- --show-output 2>&1 | tee "$log" | grep -E '^(test |running|     Running|error|warning)|skipped:|panicked|FAILED|failures:'
+    cargo test --lib --bins --tests -- --show-output 2>&1 | tee -a "$log" | grep -E '^(test |running|     Running|error|warning)|skipped:|panicked|FAILED|failures:'
 }
 
 run_doc_tests() { cargo test --doc 2>&1 | grep -E '^(test |error|test result)|FAILED'; }
@@ -58,7 +68,7 @@ cuda_tests() {
 }
 
 step "formatting" cargo fmt --check
-step "mutants apply" tests/mutants/run.sh --check
+step "mutants apply" patches_apply
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "tests" run_tests
 step "documentation tests" run_doc_tests
@@ -79,9 +89,9 @@ case "${1:-}" in
     --mutants-in-turn) step "mutants" tests/mutants/run.sh --in-turn ;;
 esac
 
-# Skips that need a compiler-built peer or a training framework (scripts/fetch_oracles.sh --peers provides them), or
-# another processor.
-expected='no AVX-512|llama_cpp|recorded tokens|rendered chat|cargo-deny'
+# Skips that need a compiler-built peer or a training framework (scripts/fetch_oracles.sh --peers provides them), a tool,
+# or another processor.
+expected='no AVX-512|llama_cpp|recorded tokens|rendered chat|cargo-deny|patch is not installed'
 skips=$(grep -c 'skipped:' "$log" || true)
 unexpected=$(grep 'skipped:' "$log" | grep -cvE "$expected" || true)
 printf '\n%d skipped, %d of them unexpectedly; all else passed in %d s\n' "$skips" "$unexpected" $((SECONDS - start))

@@ -7,8 +7,9 @@
 #
 # The first line of a patch names the tests that must turn red ("Red: --lib kv::"), as arguments of `cargo test`. The
 # mutant must still compile; one that compiles and passes is a hole in the tests, one that no longer applies is stale.
-# Mutants are built in a copy of the tree under target/mutants, never in place.
+# Mutants are built in a copy of the tree under target/mutants, never in place. Needs the tool `patch`.
 set -uo pipefail
+command -v patch >/dev/null || { echo "patch is missing, which makes the mutants: install it (apt-get install patch)"; exit 1; }
 cd "$(dirname "$0")/../.."
 root=$PWD
 tree=$root/target/mutants/tree

@@ -18,8 +18,8 @@ pub enum Home {
     Memory,
     /// On the drive. It comes in each pass that needs it, in the order of use.
     Stream,
-    /// In the supply's memory, for a processor in its layout. It is carried to a device that computes in each pass that
-    /// needs it.
+    /// In the supply's memory; in a processor's layout where one may compute with it (`WeightDesc::arranged`), else as
+    /// in the checkpoint. It is carried to a device that computes in each pass that needs it.
     Host,
     /// On the drive, and for a while in the supply's memory: a part of an expert, which comes when it is wanted.
     Cache,

@@ -1,10 +1,10 @@
 //! A GPU through NVIDIA's driver: the `Driver` that programs run on.
 //!
-//! One context (the GPU's primary one), one stream for work and one (`uploads`) for panels that come meanwhile. A file of
-//! kernels is compiled by the driver when one of its kernels is first launched, which it remembers on the disk. Bytes for the GPU go through a ring of pinned memory, which the
-//! GPU reads at the link's full speed while the caller goes on; a half of it is written again when the copies out of it
-//! have ended. What comes back goes the same way. The ring is ordinary cached memory, not write-combined: the CPU reads
-//! from it.
+//! One context (the GPU's primary one), one stream for work and one (`uploads`) for panels that come meanwhile. A file
+//! of kernels is compiled by the driver when one of its kernels is first launched, which it remembers on the disk.
+//! Bytes for the GPU go through a ring of pinned memory, which the GPU reads at the link's full speed while the caller
+//! goes on; a half of it is written again when the copies out of it have ended. What comes back goes the same way. The
+//! ring is ordinary cached memory, not write-combined: the CPU reads from it.
 //!
 //! An error of the driver is passed on by its name; out of memory says how much there was. After an error that comes
 //! from a kernel the context is lost, and so every further call fails with it.

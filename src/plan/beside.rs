@@ -1,13 +1,15 @@
 //! A device and a processor beside it: stages that the device has no room for are computed where their weights lie.
 //!
-//! With few tokens a weight is read once for little work, so the fastest place for it is the memory that it is in: the
-//! link to a device is slower than the host's memory. What needs sequence state stays with the device, and so does the
-//! head; of the other stages the device gets as many as it has room for, whole ones, evenly along the pass. The rest is
-//! the host's. With many tokens the device computes all dense stages, and the host's weights are carried to it, in turns
-//! with its own; experts are always computed by the processor, which reads no others than were chosen.
+//! With few tokens a weight is read once for little work, so the fastest place for it should be the memory that it is
+//! in: a link to a device is expected to be slower than the host's memory. What needs sequence state stays with the
+//! device, and so does the head; of the other stages the device gets as many as it has room for, whole ones, evenly
+//! along the pass. The rest is the host's. With many tokens the device computes all dense stages, and the host's weights
+//! are carried to it, in turns with its own; experts are always computed by the processor, which reads no others than
+//! were chosen.
 
-use super::{BESIDE, Cache, MARGIN, Needs, Plan, Policy, Unit, anywhere, bytes, cut, ring, too_small};
-use crate::error::Result;
+use super::turns::Turns;
+use super::{BESIDE, Cache, MARGIN, Needs, Plan, Policy, Unit, anywhere, bytes, cut, ring};
+use crate::error::{Error, Result};
 use crate::hal::Home;
 use std::collections::BTreeMap;
 
@@ -20,7 +22,10 @@ impl Plan {
         // Vectors are small, and both have them.
         let owns = |u: &&Unit| (!u.beside || !u.matrix) && !matches!(anywhere(u), Some(Home::Drive));
         let own = bytes(units.iter().filter(owns));
-        let ring = cut(units, needs, policy, &Unit::is_expert)?.ring().max(ring::most(policy.budget));
+        // Experts may be cut as the ring wants panels, or as a cache does: which of them is known below.
+        let alike = cut(units, needs, policy, &|_| false)?.ring();
+        let apart = cut(units, needs, policy, &Unit::is_expert)?.ring();
+        let ring = ring::most(policy.budget).max(alike).max(apart);
         let kept = stages(units, policy.budget.saturating_sub(needs.total().saturating_add(ring).saturating_add(own)));
         let leaves = |u: &Unit| u.beside && u.matrix && !kept[&u.stage];
         let cached = |u: &Unit| u.is_expert() && leaves(u);
@@ -35,7 +40,12 @@ impl Plan {
         })?;
         let need = plan.ring().saturating_add(plan.cache.bytes());
         if let Some(host) = plan.host.filter(|&host| host < need && plan.cache.places > 0) {
-            return Err(too_small(host, need, "the experts beside a device, and buffers"));
+            // What the process has and the processor works with was taken off before, so no budget can be named here.
+            let more = (need - host).div_ceil(1 << 20);
+            return Err(Error::Limit(format!(
+                "the machine's memory budget (--ram-budget) needs at least {more} MiB more, for the experts beside a \
+                 device and for buffers"
+            )));
         }
         plan.keep_on_host();
         Ok(plan)
@@ -60,16 +70,9 @@ fn stages(units: &[Unit], room: u64) -> BTreeMap<usize, bool> {
         *sizes.entry(unit.stage).or_default() += unit.kept_whole() + MARGIN;
     }
     let all: u64 = sizes.values().sum();
-    let (share, mut due, mut left) = (room as f64 / all.max(1) as f64, 0.0, room);
-    let mut kept: BTreeMap<usize, bool> = BTreeMap::new();
-    for (&stage, &bytes) in &sizes {
-        due += bytes as f64 * share;
-        let keeps = due >= bytes as f64 / 2.0 && bytes <= left;
-        if keeps {
-            (due, left) = (due - bytes as f64, left - bytes);
-        }
-        kept.insert(stage, keeps);
-    }
+    let mut turns = Turns::new(room, all);
+    let mut kept: BTreeMap<usize, bool> = sizes.iter().map(|(&stage, &bytes)| (stage, turns.takes(bytes))).collect();
+    let mut left = turns.left();
     // What the turns have left over.
     for (stage, keeps) in kept.iter_mut().filter(|(_, keeps)| !**keeps) {
         if sizes[stage] <= left {

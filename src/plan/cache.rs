@@ -5,7 +5,7 @@
 //! panels come together as soon as it is chosen and leave together, so a place of the cache has a part for each of
 //! them, as large as that panel is in any layer: layers may differ in formats.
 
-use super::{MARGIN, Part, Unit, Use};
+use super::{ALIGN, MARGIN, Part, Unit, Use};
 use crate::hal::{Home, Panel};
 
 /// Places beyond the experts that a token uses at once: those of the next layer are read while these are still in use.
@@ -44,7 +44,7 @@ impl Cache {
         for expert in &experts {
             sizes.resize(sizes.len().max(expert.len()), 0);
             for (size, &number) in sizes.iter_mut().zip(expert) {
-                *size = (*size).max((parts[number as usize].extent.len + MARGIN).next_multiple_of(4096));
+                *size = (*size).max((parts[number as usize].extent.len + MARGIN).next_multiple_of(ALIGN));
             }
         }
         let places = (most + SPARE).min(experts.len());

@@ -20,6 +20,7 @@ mod ring;
 mod shift;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use cache::Cache;
 pub use law::{Bound, Prediction, Rates};
@@ -29,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::format::Extent;
 use crate::hal::{BESIDE, Home, Panel};
 use crate::quant::Format;
+use turns::Turns;
 
 /// How passes use a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +114,10 @@ const SMALL: u64 = 64 << 10;
 const EXPERT: u64 = 8 << 20;
 /// Panels of a model at most: four terabytes of the smallest that are cut from large matrices.
 const MOST_PANELS: u64 = 1 << 23;
+/// Memory that panels are read to comes in multiples of this.
+const ALIGN: u64 = 4096;
 /// What direct reads need around a panel.
-const MARGIN: u64 = 2 * 4096;
+const MARGIN: u64 = 2 * ALIGN;
 
 /// What must be in memory besides weights, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -338,20 +342,15 @@ impl Plan {
             return Err(too_small(budget, least, &what));
         };
         let cyclic = bytes(units.iter().filter(|u| home(u).is_none()));
-        let share = room as f64 / cyclic.max(1) as f64;
-        let (mut due, mut left) = (0.0, room);
+        let mut turns = Turns::new(room, cyclic);
         self.kept = small;
         for (unit, panels) in units.iter().zip(&mut self.panels) {
             let home = home(unit);
             for panel in panels {
                 let bytes = unit.kept(panel.rows.len());
-                due += if home.is_none() { bytes as f64 * share } else { 0.0 };
                 panel.home = match home {
                     Some(home) => home,
-                    // Half a panel ahead of what is due or behind it: the turns are as even as panels allow.
-                    None if due >= bytes as f64 / 2.0 && bytes <= left => {
-                        due -= bytes as f64;
-                        left -= bytes;
+                    None if turns.takes(bytes) => {
                         self.kept += bytes;
                         Home::Memory
                     }
@@ -361,7 +360,7 @@ impl Plan {
             }
         }
         if self.host.is_none() {
-            self.cache.grow(left);
+            self.cache.grow(turns.left());
         }
         Ok(())
     }
@@ -417,7 +416,7 @@ fn cut(units: &[Unit], needs: Needs, policy: &Policy, cached: &dyn Fn(&Unit) -> 
         }
         panels.push(mine);
     }
-    let slot_bytes = widest.saturating_add(MARGIN).min(u64::MAX / 2).next_multiple_of(4096);
+    let slot_bytes = widest.saturating_add(MARGIN).min(u64::MAX / 2).next_multiple_of(ALIGN);
     let slots = ring::places(policy.budget, slot_bytes, parts.len(), policy.host.is_some());
     Ok(Plan {
         panels,

@@ -350,7 +350,7 @@ fn a_device_keeps_its_own_part_and_whole_stages() {
         let policy = Policy { budget, host: Some(host), beside: true, ..POLICY };
         let plan = Plan::new(&units, NEEDS, &policy).unwrap();
         check(&units, &plan);
-        assert!(plan.beside && plan.hosted() + plan.ring() <= host);
+        assert!(plan.beside && on_host(&plan) + plan.ring() <= host);
         let kept = |u: &Unit, panels: &[Panel]| {
             let kept = panels.iter().filter(|p| p.home == Home::Memory).count();
             assert!(!u.beside || kept == 0 || kept == panels.len(), "{}: a stage is kept whole", u.name);
@@ -390,5 +390,44 @@ fn experts_beside_a_device() {
     let less = with(70, 30).unwrap();
     assert!(less.cache.places < less.cache.experts.len() && less.ring() + less.cache.bytes() <= 30 * MIB);
     let error = with(70, 4).unwrap_err().to_string();
-    assert!(error.contains("the experts beside a device"), "{error}");
+    assert!(error.contains("--ram-budget") && error.contains("experts beside a device"), "{error}");
+    let more: u64 = error.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(with(70, 4 + more).is_ok() && with(70, 4 + more - 1).is_err(), "{error}");
+}
+
+/// Experts that a small device keeps pass through its ring when they are cut as others are, and are wider than those.
+#[test]
+fn more_memory_on_a_device_is_never_too_small() {
+    let mut units = layers(4);
+    units.retain(|u| u.name != "embedding" && u.name != "head");
+    for u in units.iter_mut().filter(|u| u.name.contains("attention")) {
+        (u.rows, u.extent.len) = (64, 64 * u.row_bytes());
+    }
+    let with = |kib: u64| {
+        let policy = Policy { budget: kib << 10, host: Some(1000 * MIB), beside: true, block: 4 * MIB, ..POLICY };
+        Plan::new(&units, NEEDS, &policy)
+    };
+    let works: Vec<bool> = (22_000..120_000).step_by(100).map(|kib| with(kib).is_ok()).collect();
+    assert!(!works[0] && works[works.len() - 1] && works.is_sorted(), "{works:?}");
+}
+
+/// Rows that are no whole group take the room of one, and every panel that of whole pages.
+#[test]
+fn the_host_counts_what_is_allocated() {
+    let mut units = layers(1);
+    for u in units.iter_mut().filter(|u| u.name.contains("up")) {
+        (u.rows, u.extent.len) = (17, 17 * u.row_bytes());
+    }
+    let with = |host: u64| {
+        let policy = Policy { budget: 45 * MIB, host: Some(host), beside: true, ..POLICY };
+        Plan::new(&units, NEEDS, &policy).unwrap()
+    };
+    let (all, ring) = (with(1000 * MIB), with(0).ring());
+    assert!(all.streamed() == 0 && on_host(&all) > all.hosted());
+    let exact = on_host(&all) + ring;
+    assert_eq!((with(exact).streamed() > 0, with(exact - 1).streamed() > 0), (false, true));
+}
+
+fn on_host(plan: &Plan) -> u64 {
+    (0u32..).zip(&plan.parts).filter(|(_, p)| p.home == Home::Host).map(|(n, _)| plan.on_host(n)).sum()
 }

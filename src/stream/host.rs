@@ -41,7 +41,7 @@ impl Streamer {
     pub fn keep(&mut self, plan: &Plan, arrange: &Arrange, read: &mut dyn FnMut(u64)) -> Result<()> {
         let numbers: Vec<u32> =
             (0u32..).zip(&plan.parts).filter(|(_, p)| p.home == Home::Host).map(|(n, _)| n).collect();
-        let arranged: Vec<usize> = numbers.iter().map(|&n| in_groups(plan, n)).collect();
+        let arranged: Vec<usize> = numbers.iter().map(|&n| plan.in_groups(n) as usize).collect();
         let sizes: Vec<usize> = arranged.iter().map(|len| len + BEHIND).collect();
         let slots = io::slots_of(&sizes)?;
         self.pin(&slots);
@@ -72,14 +72,4 @@ impl Streamer {
             self.note.get_or_insert(format!("memory for weights is not pinned, copies to the GPU are slower: {why}"));
         }
     }
-}
-
-/// Rows that a processor's layout has side by side.
-const GROUP: usize = 16;
-
-/// Bytes of a panel in whole groups.
-fn in_groups(plan: &Plan, number: u32) -> usize {
-    let (_, panel) = plan.panel(number);
-    let rows = panel.rows.len();
-    plan.parts[number as usize].extent.len as usize / rows.max(1) * rows.next_multiple_of(GROUP)
 }

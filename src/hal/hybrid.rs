@@ -2,8 +2,9 @@
 //!
 //! Each has the weights that it can compute with: the device those in its own memory and those that can be carried to
 //! it, the processor those that are not kept on the device. A program runs where its weights are. Where both could run
-//! it, few rows go to the processor: reading a weight once costs less in the memory that it is in than over the link.
-//! Many rows go to the device, which has them computed before the processor had. Sequence state is the device's alone.
+//! it, few rows go to the processor, since a memory is expected to be read faster than the link behind it carries, and
+//! many to the device, which is expected to compute them sooner although the weights must come. Neither has been
+//! measured yet. Sequence state is the device's alone.
 //!
 //! What programs leave to each other in carries moves with them: of each carry one side has the newest rows, and the
 //! other gets them when it reads them.
@@ -17,8 +18,8 @@ use crate::op::{Carry, CarryId, Op, Program, RowSet};
 use crate::quant::Format;
 use std::sync::Arc;
 
-/// Most rows of a pass with which the processor computes what the device could, too: as many as its kernels take
-/// through a weight that they read once.
+/// Most rows of a pass with which the processor computes what the device could, too: as many as decoding has elsewhere
+/// (`CpuOptions::threads_batch`, a device's `matvec_*`). From how many on the link wins has not been measured yet.
 pub const BESIDE: usize = 8;
 
 /// Most rows of a launch on the processor.
@@ -75,6 +76,8 @@ pub struct Hybrid {
     programs: Vec<Compiled>,
     /// Whether any has experts, which only the processor may have.
     experts: bool,
+    /// Rows of a tile, where passes may have several.
+    tile: usize,
     carries: Vec<(Carry, Newest)>,
     /// What is on its way from one side to the other.
     moved: Vec<f32>,
@@ -84,7 +87,7 @@ impl Hybrid {
     /// A device with a processor.
     pub fn new(device: Box<dyn Backend>, processor: Box<dyn Backend>) -> Hybrid {
         let (weights, vectors, programs, carries, moved) = Default::default();
-        Hybrid { device, processor, weights, vectors, programs, experts: false, carries, moved }
+        Hybrid { device, processor, weights, vectors, programs, experts: false, tile: usize::MAX, carries, moved }
     }
 
     /// Whether a processor can compute a program beside a device: it uses no sequence state, and is neither the model's
@@ -101,13 +104,16 @@ impl Hybrid {
         self.weights.iter().any(|w| w.matrix && w.processor.is_some())
     }
 
-    /// Who runs a program with so many rows.
-    fn side(&self, program: &Compiled, bindings: &Bindings, rows: usize) -> Result<Side> {
+    /// Who runs a program: the same one for all tiles of a pass, or some of its rows would be here and some there.
+    /// Fewer rows than a tile has, with none before them, are all that there are.
+    fn side(&self, program: &Compiled, bindings: &Bindings, batch: &Batch) -> Result<Side> {
+        let rows = batch.rows.len();
+        let few = rows <= BESIDE && batch.first == 0 && rows < self.tile;
         let bound = || bindings.weights.iter().map(|w| &self.weights[w.0 as usize]);
         let device = bound().all(|w| w.device.is_some());
         let processor = program.processor.is_some() && bound().all(|w| w.processor.is_some());
         match (device, processor) {
-            (true, true) if rows <= BESIDE && bound().any(|w| w.matrix) => Ok(Side::Processor),
+            (true, true) if few && bound().any(|w| w.matrix) => Ok(Side::Processor),
             (true, _) => Ok(Side::Device),
             (false, true) => Ok(Side::Processor),
             (false, false) => Err(Error::Engine("a program has weights that no one side has".into())),
@@ -212,6 +218,7 @@ impl Backend for Hybrid {
     fn reserve(&mut self, r: &Reservation) -> Result<()> {
         self.device.reserve(r)?;
         let newest = Newest { side: Side::Device, rows: 0 };
+        self.tile = if r.max_rows < r.pass_rows { r.max_rows } else { usize::MAX };
         self.carries = r.carries.iter().map(|c| (c.clone(), newest)).collect();
         if !self.has_two() {
             return Ok(());
@@ -230,7 +237,7 @@ impl Backend for Hybrid {
 
     fn launch(&mut self, program: ProgramId, bindings: &Bindings, batch: &Batch) -> Result<()> {
         let n = program.0 as usize;
-        let side = self.side(&self.programs[n], bindings, batch.rows.len())?;
+        let side = self.side(&self.programs[n], bindings, batch)?;
         self.hand_over(n, side)?;
         let compiled = &self.programs[n];
         let weights = bindings.weights.iter().map(|w| &self.weights[w.0 as usize]);

@@ -40,6 +40,22 @@ fn bits(runner: &mut Runner) -> Vec<u32> {
     bits
 }
 
+/// Those of one processor.
+fn alone(catalogue: &Catalogue) -> Vec<u32> {
+    let cpu = LoadOptions { context: Some(64), max_rows: 16, device: Device::Cpu, ..LoadOptions::default() };
+    bits(&mut load(catalogue, &cpu, &mut |_, _| ()).unwrap().1)
+}
+
+/// Bytes of a device with which a model can be loaded, about the fewest.
+fn least(catalogue: &Catalogue) -> u64 {
+    let (mut low, mut least) = (0, 64 << 20);
+    while least - low > 1024 {
+        let middle = (low + least) / 2;
+        if beside(catalogue, middle, 1 << 30).is_ok() { least = middle } else { low = middle }
+    }
+    least
+}
+
 /// Whoever computes which stage, wherever its weights are: with the same arithmetic on both sides the bits are those
 /// of one processor.
 #[test]
@@ -47,14 +63,9 @@ fn a_processor_beside_a_device_computes_what_the_device_would() {
     let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/families");
     let experts = gguf::open(&families.join("qwen3moe-3of8.gguf")).unwrap();
     for catalogue in [&crate::engine::demo().unwrap(), &experts] {
-        let cpu = LoadOptions { context: Some(64), max_rows: 16, device: Device::Cpu, ..LoadOptions::default() };
-        let want = bits(&mut load(catalogue, &cpu, &mut |_, _| ()).unwrap().1);
+        let want = alone(catalogue);
         let weights: u64 = catalogue.tensors.values().map(|t| t.extent.len).sum();
-        let (mut low, mut least) = (0, 64 << 20);
-        while least - low > 1024 {
-            let middle = (low + least) / 2;
-            if beside(catalogue, middle, 1 << 30).is_ok() { least = middle } else { low = middle }
-        }
+        let least = least(catalogue);
         // Which homes were seen: on the device, in memory beside it, on the drive, experts that come when wanted.
         let mut seen = [false; 4];
         let rams = || (16..64).step_by(4).chain([16_000]).map(|n| n << 16);
@@ -68,5 +79,19 @@ fn a_processor_beside_a_device_computes_what_the_device_would() {
         }
         let moe = catalogue.file() == experts.file();
         assert_eq!(seen, if moe { [true, false, false, true] } else { [true, true, true, false] });
+    }
+}
+
+/// Tiles of a pass are computed on one side, also where the last of them has as few rows as would go to the other.
+#[test]
+fn tiles_of_a_pass_stay_together() {
+    let catalogue = crate::engine::demo().unwrap();
+    let want = alone(&catalogue);
+    for tile in [3, 5, 12] {
+        let mut prepared = beside(&catalogue, least(&catalogue), 1 << 30).unwrap();
+        prepared.max_rows = tile;
+        assert!(prepared.residence.plan.hosted() > 0 && prepared.residence.pass_rows > tile);
+        let mut runner = finish(prepared, &catalogue, &mut |_, _| ()).unwrap().1;
+        assert!(bits(&mut runner) == want, "tiles of {tile} rows");
     }
 }

@@ -183,33 +183,20 @@ impl Inputs {
             let from = job.pairs.0 + i / over_groups * piece.rows;
             let part = Part { job, groups, x, pairs: &pairs[from..(from + piece.rows).min(job.pairs.1)], kernels };
             let scratch = &mut *lock(&scratch[thread]);
+            let fail = |e: Error| {
+                lock(&failed).get_or_insert(e);
+            };
+            let within = part.groups.start - piece.groups.start..part.groups.end - piece.groups.start;
             match piece.from {
-                From::Memory(start) => {
-                    let within = part.groups.start - piece.groups.start..part.groups.end - piece.groups.start;
-                    part.multiply(job.matrix.bytes(start, within), scratch);
-                }
-                From::Host(number) => {
-                    let bytes = job.matrix.group_bytes;
-                    let within = (part.groups.start - piece.groups.start) * bytes
-                        ..(part.groups.end - piece.groups.start) * bytes;
-                    let supply = job.matrix.supply();
-                    let read = supply.panel(number, over_groups as u32, &mut |groups| {
-                        part.multiply(&groups[within.clone()], scratch);
+                From::Memory(start) => part.multiply(job.matrix.bytes(start, within), scratch),
+                From::Host(number) | From::Stream(number) | From::Cache(number) | From::Drive(number) => {
+                    let arranged = matches!(piece.from, From::Host(_));
+                    let group = job.matrix.group_bytes;
+                    let read = job.matrix.supply().panel(number, over_groups as u32, &mut |bytes| match arranged {
+                        true => part.multiply(&bytes[within.start * group..within.end * group], scratch),
+                        false => part.stream(bytes, piece.groups.start, scratch).unwrap_or_else(fail),
                     });
-                    if let Err(e) = read {
-                        lock(&failed).get_or_insert(e);
-                    }
-                }
-                From::Stream(number) | From::Cache(number) | From::Drive(number) => {
-                    let supply = job.matrix.supply();
-                    let read = supply.panel(number, over_groups as u32, &mut |bytes| {
-                        if let Err(e) = part.stream(bytes, piece.groups.start, scratch) {
-                            lock(&failed).get_or_insert(e);
-                        }
-                    });
-                    if let Err(e) = read {
-                        lock(&failed).get_or_insert(e);
-                    }
+                    read.unwrap_or_else(fail);
                 }
             }
         };

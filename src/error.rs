@@ -41,9 +41,20 @@ pub enum Error {
     /// A request or an argument is wrong.
     #[error("{0}")]
     Invalid(String),
+    /// One field of a request is wrong.
+    #[error("{field} {problem}")]
+    Field {
+        /// Its name, with what it is in: `messages[3].role`.
+        field: String,
+        /// What is wrong with it, and what it may be.
+        problem: String,
+    },
     /// A limit would be passed: memory, context, queue.
     #[error("{0}")]
     Limit(String),
+    /// There is too much to do just now; the same request may succeed later.
+    #[error("{0}")]
+    Busy(String),
     /// The engine failed while it ran (a layer produced NaN, a thread died).
     #[error("{0}")]
     Engine(String),

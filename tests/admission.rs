@@ -70,12 +70,12 @@ fn many_requests_share_little_state_and_get_what_they_get_alone() {
 
 #[test]
 fn short_requests_run_beside_a_long_one_and_none_overtakes_one_that_waits() {
-    let e = endless(options(4, 1 << 16));
-    let mut long = e.submit(greedy(tokens(4, 1), 60_000)).unwrap();
+    let e = endless(options(4, 2048));
+    let mut long = e.submit(greedy(tokens(1000, 1), 1000)).unwrap();
     passes(&mut long, 1);
-    // 5,536 positions are left.
-    assert_eq!(ids(&e, greedy(tokens(4, 2), 1000)).len(), 1000, "it runs while the long one does");
-    let waits = e.submit(greedy(tokens(4, 3), 6000)).unwrap();
+    // Some 800 positions are neither taken nor reserved.
+    assert_eq!(ids(&e, greedy(tokens(4, 2), 100)).len(), 100, "it runs while the long one does");
+    let waits = e.submit(greedy(tokens(1000, 3), 60)).unwrap();
     let behind = e.submit(greedy(tokens(4, 4), 3)).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let thread = std::thread::spawn({
@@ -86,20 +86,20 @@ fn short_requests_run_beside_a_long_one_and_none_overtakes_one_that_waits() {
             answer
         }
     });
-    passes(&mut long, 2000);
+    passes(&mut long, 500);
     assert!(!done.load(Ordering::SeqCst), "there was room for it, but another came first");
     drop(long);
     let (answer, end) = ended(waits);
-    assert_eq!((answer.len(), end.reason), (6000, FinishReason::Length));
+    assert_eq!((answer.len(), end.reason), (60, FinishReason::Length));
     assert_eq!(thread.join().unwrap().len(), 3);
 }
 
 #[test]
 fn one_that_waits_can_be_cancelled_and_holds_up_nobody_then() {
-    let e = endless(options(4, 1 << 12));
-    let mut long = e.submit(greedy(tokens(4, 1), 4000)).unwrap();
+    let e = endless(options(4, 2048));
+    let mut long = e.submit(greedy(tokens(1000, 1), 1000)).unwrap();
     passes(&mut long, 1);
-    let waits = e.submit(greedy(tokens(4, 3), 2000)).unwrap();
+    let waits = e.submit(greedy(tokens(1000, 3), 60)).unwrap();
     let behind = e.submit(greedy(tokens(4, 4), 30)).unwrap();
     passes(&mut long, 5);
     waits.cancel();
@@ -107,10 +107,48 @@ fn one_that_waits_can_be_cancelled_and_holds_up_nobody_then() {
     assert_eq!(ended(behind).0.len(), 30);
     passes(&mut long, 1);
     // Together with the engine.
-    let waits = e.submit(greedy(tokens(4, 3), 2000)).unwrap();
+    let waits = e.submit(greedy(tokens(1000, 3), 60)).unwrap();
     passes(&mut long, 5);
     drop(e);
     assert!(waits.last().unwrap().is_err() && long.last().unwrap().is_err());
+}
+
+#[test]
+fn who_came_last_gives_its_pages_up_and_its_answer_is_the_same() {
+    let sampled = |i: u32| {
+        let sampling = Params { temperature: 1.0, seed: Some(u64::from(i)), ..Params::default() };
+        let stop = vec!["never said".to_string()];
+        Request { sampling, stop, ..greedy(tokens(3 + i, i), 900) }
+    };
+    let alone = endless(options(1, 1024));
+    let want: Vec<_> = (0..4).map(|i| ended(alone.submit(sampled(i)).unwrap())).collect();
+    let e = endless(options(4, 1024));
+    let mut all: Vec<_> = (0..4).map(|i| e.submit(sampled(i)).unwrap()).collect();
+    // Each begins, though the longest answers of two would not fit.
+    let last = all.pop().unwrap();
+    let first: Vec<_> = all.iter_mut().map(|g| g.next().unwrap().unwrap()).collect();
+    assert!(first.iter().all(|e| matches!(e, Event::Token(_))));
+    for (i, g) in all.into_iter().enumerate() {
+        let (ids, end) = ended(g);
+        let Event::Token(token) = &first[i] else { unreachable!() };
+        assert_eq!(([&[token.id], &ids[..]].concat(), &end.text), (want[i].0.clone(), &want[i].1.text), "request {i}");
+        assert_eq!(end.usage.prompt_tokens, 3 + i as u32);
+        assert_eq!(end.usage.generated_tokens, 900);
+    }
+    assert_eq!(ended(last).0, want[3].0);
+}
+
+#[test]
+fn who_gave_its_pages_up_can_be_cancelled() {
+    let e = endless(options(2, 1024));
+    let mut first = e.submit(greedy(tokens(4, 1), 1000)).unwrap();
+    let mut second = e.submit(greedy(tokens(4, 2), 1000)).unwrap();
+    passes(&mut second, 1);
+    passes(&mut first, 990);
+    second.cancel();
+    assert_eq!(ended(second).1.reason, FinishReason::Cancelled);
+    assert_eq!(ended(first).0.len(), 10);
+    assert_eq!(ids(&e, greedy(tokens(4, 3), 1000)).len(), 1000, "all pages are free again");
 }
 
 #[test]

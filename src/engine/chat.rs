@@ -31,10 +31,18 @@ impl ChatFormat {
     /// # Errors
     /// Those of the template, in the words of its author when it refuses the messages.
     pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
-        let text = self.template.render(messages, &RenderOptions::default())?;
+        let text = self.render(messages)?;
         // Most templates write BOS themselves; one is enough.
         let add_special = self.bos.is_empty() || !text.starts_with(&self.bos);
         Ok(tokenizer.encode(&text, add_special, true))
+    }
+
+    /// The text of that prompt.
+    ///
+    /// # Errors
+    /// As `prompt`.
+    pub fn render(&self, messages: &[Message]) -> Result<String> {
+        self.template.render(messages, &RenderOptions::default())
     }
 
     /// Texts that end an answer of this model, and `more`.

@@ -1,13 +1,18 @@
 //! A job on the engine's thread: its tokens, how many of them have been read, and what becomes of the logits.
 
-use super::request::{Command, Event, Events, FinishReason, Finished, Logits, PromptProgress, Request, Token, Usage};
+use super::request::{Command, Event, FinishReason, Finished, Logits, PromptProgress, Request, Sink, Token, Usage};
+use super::runner::Runner;
 use crate::error::{Error, Result};
-use crate::sample::{Sampler, StopFilter};
+use crate::sample::{Logprobs, Sampler, StopFilter};
 use crate::text::{Detokenizer, Tokenizer};
 use crossbeam::channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// Positions beyond what a job has that are reserved for it at once. Longer ones are reserved for fewer jobs that run
+/// longer undisturbed, shorter ones for more of them.
+const STRETCH: u32 = 256;
 
 /// What a job may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +51,7 @@ enum Work {
 
 struct Generating {
     request: Request,
-    events: Events,
+    events: Sink,
     cancel: Arc<AtomicBool>,
     tokenizer: Arc<Tokenizer>,
     context: u32,
@@ -55,7 +60,8 @@ struct Generating {
     stop: StopFilter,
     usage: Usage,
     submitted: Instant,
-    admitted: Instant,
+    /// When it was given a sequence first.
+    admitted: Option<Instant>,
     first_token: Option<Instant>,
 }
 
@@ -77,7 +83,7 @@ impl Job {
                         Some(Job { tokens, read: 0, positions, work: Work::Generate(Box::new(work)) })
                     }
                     Err(e) => {
-                        events.send(Err(e));
+                        (*events)(Err(e));
                         None
                     }
                 }
@@ -106,24 +112,38 @@ impl Job {
         }
     }
 
-    /// Positions that its sequence will hold at most.
-    pub fn positions(&self) -> u32 {
-        self.positions
+    /// Positions for which there must be pages now: what it has, and a while of going on, but never more than it can
+    /// come to.
+    pub fn wants(&self) -> u32 {
+        (self.tokens.len() as u32).saturating_add(STRETCH).min(self.positions)
     }
 
-    /// Begins, behind `n` tokens whose state is there already.
+    /// Positions that its next pass fills, if that takes all that is pending.
+    pub fn needs(&self) -> u32 {
+        (self.tokens.len() as u32).min(self.positions)
+    }
+
+    /// Its state is gone: it is to be read again.
+    pub fn rewind(&mut self) {
+        self.read = 0;
+    }
+
+    /// Begins, or goes on after it had to give its state up, behind `n` tokens whose state is there already.
     pub fn begin(&mut self, n: usize) {
         self.read = n;
-        if let Work::Generate(g) = &mut self.work {
+        if let Work::Generate(g) = &mut self.work
+            && g.admitted.is_none()
+        {
+            let now = Instant::now();
             g.usage.kept_tokens = n as u32;
-            g.admitted = Instant::now();
-            g.usage.queued = g.admitted - g.submitted;
+            g.admitted = Some(now);
+            g.usage.queued = now - g.submitted;
         }
     }
 
-    /// Whether the prompt has been read.
+    /// Whether only the token is pending that was chosen last.
     pub fn is_decoding(&self) -> bool {
-        matches!(&self.work, Work::Generate(g) if g.first_token.is_some())
+        matches!(&self.work, Work::Generate(g) if g.first_token.is_some()) && self.pending().len() == 1
     }
 
     /// Whether it waits where others are refused.
@@ -144,9 +164,10 @@ impl Job {
         if let Work::Generate(g) = &self.work
             && g.request.progress
         {
-            let read = (self.read + tokens * done / all) as u32;
+            // What had to be read again counts once.
+            let read = ((self.read + tokens * done / all) as u32).min(g.usage.prompt_tokens);
             // Whoever is gone is noticed when the pass has ended.
-            g.events.send(Ok(Event::Prompt(PromptProgress { read, all: g.usage.prompt_tokens })));
+            (g.events)(Ok(Event::Prompt(PromptProgress { read, all: g.usage.prompt_tokens })));
         }
     }
 
@@ -170,7 +191,7 @@ impl Job {
     pub fn fail(&mut self, e: Error) -> Progress {
         // A receiver that is gone needs no answer.
         match &self.work {
-            Work::Generate(g) => drop(g.events.send(Err(e))),
+            Work::Generate(g) => drop((g.events)(Err(e))),
             Work::Evaluate(rows) => drop(rows.send(Err(e))),
         }
         Progress::Failed
@@ -199,8 +220,13 @@ impl Job {
 }
 
 impl Bounds {
+    /// Those of a loaded model.
+    pub fn of(runner: &Runner) -> Bounds {
+        Bounds { context: runner.context(), vocab: runner.vocab(), state: runner.state_positions() }
+    }
+
     /// Positions that a prompt and an answer of up to `max_tokens` take: the last token is not read any more.
-    fn check(self, prompt: &[u32], max_tokens: u32) -> Result<u32> {
+    pub fn check(self, prompt: &[u32], max_tokens: u32) -> Result<u32> {
         let Bounds { context, state, vocab } = self;
         if prompt.len() > context as usize {
             let n = prompt.len();
@@ -231,7 +257,7 @@ impl Bounds {
 impl Generating {
     fn new(
         mut request: Request,
-        events: Events,
+        events: Sink,
         cancel: Arc<AtomicBool>,
         tokenizer: Arc<Tokenizer>,
         bounds: Bounds,
@@ -259,7 +285,7 @@ impl Generating {
             sampler,
             usage,
             submitted,
-            admitted: submitted,
+            admitted: None,
             first_token: None,
         };
         Ok((prompt, positions, work))
@@ -271,6 +297,8 @@ impl Generating {
             self.finish(FinishReason::Length);
             return Ok(None);
         }
+        // Before the sampler's bias and penalties: what the model says.
+        let given = self.request.logprobs.map(|_| logits.to_vec());
         let id = self.sampler.sample(logits)?;
         self.sampler.accept(id);
         let now = Instant::now();
@@ -278,7 +306,7 @@ impl Generating {
         match self.first_token {
             None => {
                 self.first_token = Some(now);
-                self.usage.prefill = now - self.admitted;
+                self.usage.prefill = now - self.admitted.unwrap_or(self.submitted);
             }
             Some(first) => self.usage.decode = now - first,
         }
@@ -288,7 +316,8 @@ impl Generating {
         }
         let text = self.detokenizer.push(&self.tokenizer, id);
         let text = self.stop.push(&text);
-        let heard = self.events.send(Ok(Event::Token(Token { id, text })));
+        let logprobs = given.zip(self.request.logprobs).map(|(given, n)| Logprobs::of(&given, id, n as usize));
+        let heard = (self.events)(Ok(Event::Token(Token { id, text, logprobs })));
         let reason = if self.stop.finished().is_some() {
             FinishReason::Stop
         } else if !heard {
@@ -308,6 +337,6 @@ impl Generating {
         let mut text = self.stop.push(&rest);
         text.push_str(&self.stop.finish());
         // A receiver that is gone needs no answer.
-        self.events.send(Ok(Event::Finished(Finished { reason, text, usage: self.usage })));
+        (self.events)(Ok(Event::Finished(Finished { reason, text, usage: self.usage })));
     }
 }

@@ -13,6 +13,7 @@ mod load;
 mod memory;
 mod pass;
 mod pressure;
+mod pulse;
 mod relief;
 mod request;
 mod residence;
@@ -28,19 +29,21 @@ use crate::text::Tokenizer;
 pub use chat::ChatFormat;
 use crossbeam::channel::{Sender, TrySendError, bounded, unbounded};
 pub use demo::demo;
+use job::Bounds;
 pub use load::{LoadOptions, Outlook, Progress, StateSize, load, outlook};
 pub use memory::{available as available_memory, cores};
 pub use pass::Watch;
 pub use pressure::{Level, Reading};
+use pulse::Pulse;
 pub use relief::{Gauge, PressureReport};
 use relief::{Relief, Seen};
-use request::{Command, Events, gone};
+use request::{Command, gone};
 pub use request::{
-    Evaluation, Event, FinishReason, Finished, Generation, Logits, PromptProgress, Request, Token, Usage,
+    Evaluation, Event, FinishReason, Finished, Generation, Logits, PromptProgress, Request, Sink, Token, Usage,
 };
 pub use residence::Residence;
 pub use runner::{Chunk, MAX_SEQUENCES, Outputs, Runner};
-use scheduler::Scheduler;
+use scheduler::{Queue, Scheduler};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -60,6 +63,8 @@ pub struct Engine {
     info: ModelInfo,
     seen: Arc<Seen>,
     meter: Meter,
+    bounds: Bounds,
+    pulse: Arc<Pulse>,
 }
 
 /// What was loaded.
@@ -142,13 +147,24 @@ impl Engine {
         let closed = Arc::new(AtomicBool::new(false));
         let relief = Relief::new(&runner, options);
         let (seen, meter) = (relief.seen(), runner.stream().meter());
-        let most = options.max_sequences;
-        let scheduler = Scheduler::new(runner, relief, tokenizer.clone(), inbox, closed.clone(), most);
+        let (bounds, pulse) = (Bounds::of(&runner), Arc::new(Pulse::new()));
+        let queue = Queue { commands: inbox, closed: closed.clone(), pulse: pulse.clone() };
+        let scheduler = Scheduler::new(runner, relief, tokenizer.clone(), queue, options.max_sequences);
         let thread = std::thread::Builder::new()
             .name("air-engine".into())
             .spawn(|| scheduler.run())
             .map_err(|e| Error::Engine(format!("cannot start the engine's thread: {e}")))?;
-        Ok(Engine { commands: Some(commands), closed, thread: Some(thread), tokenizer, info, seen, meter })
+        Ok(Engine {
+            commands: Some(commands),
+            closed,
+            thread: Some(thread),
+            tokenizer,
+            info,
+            seen,
+            meter,
+            bounds,
+            pulse,
+        })
     }
 
     /// What was loaded.
@@ -167,23 +183,54 @@ impl Engine {
     }
 
     /// The model's tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
     }
 
     /// Starts a generation.
     ///
     /// # Errors
-    /// `Limit` when too many requests wait, `Engine` when the engine has stopped. What is wrong with the request
+    /// `Busy` when too many requests wait, `Engine` when the engine has stopped. What is wrong with the request
     /// itself comes as the generation's first event.
     pub fn submit(&self, request: Request) -> Result<Generation> {
         // Bounded by the request's max_tokens.
         let (events, inbox) = unbounded();
         let cancel = Arc::new(AtomicBool::new(false));
         let generation = Generation::new(inbox, cancel.clone());
-        let events = Events { to: events, tag: 0 };
-        self.send(Command::Generate { request, events, cancel, submitted: Instant::now() })?;
+        self.submit_to(request, cancel, Arc::new(move |event| events.send(event).is_ok()))?;
         Ok(generation)
+    }
+
+    /// Whether a request can be answered at all: its tokens, its length, its sampling, its stop texts.
+    ///
+    /// # Errors
+    /// Those that the generation's first event would be.
+    pub fn check(&self, request: &Request) -> Result<()> {
+        self.bounds.check(&request.prompt, request.max_tokens)?;
+        request.sampling.check(self.bounds.vocab)?;
+        crate::sample::StopFilter::new(request.stop.clone()).map(drop)
+    }
+
+    /// Tokens of the longest answer to a prompt of `n` tokens.
+    pub fn longest_answer(&self, n: usize) -> u32 {
+        let Bounds { context, state, .. } = self.bounds;
+        // The last token is not read any more, unless the context ends with it.
+        context.min(state).saturating_sub(u32::try_from(n).unwrap_or(u32::MAX)).saturating_add(1)
+    }
+
+    /// How long the engine's thread has shown no sign of life; `None` when it has ended. It shows one between passes,
+    /// between the launches of a pass, and every few seconds while there is nothing to do.
+    pub fn silent_for(&self) -> Option<Duration> {
+        let runs = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        runs.then(|| self.pulse.silent_for())
+    }
+
+    /// Starts a generation whose events go to `sink`, for whoever cannot wait in a thread. Setting `cancel` ends it.
+    ///
+    /// # Errors
+    /// As `submit`.
+    pub fn submit_to(&self, request: Request, cancel: Arc<AtomicBool>, sink: Sink) -> Result<()> {
+        self.send(Command::Generate { request, events: sink, cancel, submitted: Instant::now() })
     }
 
     /// Nothing running yet: for several generations that are heard together.
@@ -205,7 +252,7 @@ impl Engine {
     fn send(&self, command: Command) -> Result<()> {
         let commands = self.commands.as_ref().ok_or_else(gone)?;
         commands.try_send(command).map_err(|e| match e {
-            TrySendError::Full(_) => Error::Limit(format!("{QUEUE} requests are waiting already; try again later")),
+            TrySendError::Full(_) => Error::Busy(format!("{QUEUE} requests are waiting already; try again later")),
             TrySendError::Disconnected(_) => gone(),
         })
     }

@@ -125,7 +125,7 @@ impl Relief {
             Level::Refuse => format!("{} MiB are free", self.free >> 20),
             _ => return None,
         };
-        Some(Error::Limit(format!("memory is short: {why}; try again later")))
+        Some(Error::Busy(format!("memory is short: {why}; try again later")))
     }
 
     /// Whether texts are kept when they have ended.

@@ -2,6 +2,7 @@
 //! several at once is `together`'s.
 
 use crate::error::{Error, Result};
+use crate::sample::Logprobs;
 use crate::sample::Params;
 use crossbeam::channel::{Receiver, Sender};
 use std::marker::PhantomData;
@@ -28,6 +29,8 @@ pub struct Request {
     pub patient: bool,
     /// Say how far the prompt is while it is read.
     pub progress: bool,
+    /// Say how probable each token was, and as many of the most probable ones in its place.
+    pub logprobs: Option<u32>,
 }
 
 /// What a generation reports.
@@ -58,6 +61,8 @@ pub struct Token {
     pub id: u32,
     /// Whole characters; empty while one is unfinished or a stop text may be beginning.
     pub text: String,
+    /// How probable it was, where that was asked for.
+    pub logprobs: Option<Logprobs>,
 }
 
 /// How and why a generation ended.
@@ -136,33 +141,20 @@ pub(super) fn gone() -> Error {
     Error::Engine("the engine has stopped; load the model again".into())
 }
 
-/// What a generation reports, with the number that whoever asked has given it.
-pub(super) type Tagged = (u64, Result<Event>);
-
-/// A generation's end of the channel through which it reports.
-#[derive(Clone)]
-pub(super) struct Events {
-    pub to: Sender<Tagged>,
-    pub tag: u64,
-}
-
-impl Events {
-    /// False when nobody hears it.
-    pub fn send(&self, event: Result<Event>) -> bool {
-        self.to.send((self.tag, event)).is_ok()
-    }
-}
+/// Where a generation's events go: called on the engine's thread, so it must not wait. False when nobody hears it any
+/// more, which ends the generation. After `Finished` or an error nothing comes.
+pub type Sink = Arc<dyn Fn(Result<Event>) -> bool + Send + Sync>;
 
 /// A running generation: an iterator over its events. Dropping it cancels.
 #[derive(Debug)]
 pub struct Generation {
-    events: Receiver<Tagged>,
+    events: Receiver<Result<Event>>,
     cancel: Arc<AtomicBool>,
     ended: bool,
 }
 
 impl Generation {
-    pub(super) fn new(events: Receiver<Tagged>, cancel: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(events: Receiver<Result<Event>>, cancel: Arc<AtomicBool>) -> Self {
         Generation { events, cancel, ended: false }
     }
 
@@ -202,7 +194,7 @@ impl Iterator for Generation {
         if self.ended {
             return None;
         }
-        let event = self.events.recv().map_or_else(|_| Err(gone()), |(_, event)| event);
+        let event = self.events.recv().unwrap_or_else(|_| Err(gone()));
         self.ended = !matches!(event, Ok(Event::Token(_) | Event::Prompt(_)));
         Some(event)
     }
@@ -255,6 +247,6 @@ impl Iterator for Evaluation<'_> {
 
 /// A job as the engine's thread receives it.
 pub(super) enum Command {
-    Generate { request: Request, events: Events, cancel: Arc<AtomicBool>, submitted: std::time::Instant },
+    Generate { request: Request, events: Sink, cancel: Arc<AtomicBool>, submitted: std::time::Instant },
     Evaluate { tokens: Vec<u32>, rows: Sender<Result<Logits>> },
 }

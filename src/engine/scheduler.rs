@@ -7,9 +7,11 @@
 //! Where weights are streamed a pass may have thousands of rows and last a minute. It is given up, and nothing changes,
 //! as soon as nobody wants the prompts that make it long; who was generating in it goes on with a short one.
 //!
-//! A job is admitted when the pages are free that its prompt and its longest answer take; they are reserved, so a pass
-//! never runs out of state. Jobs are admitted in order of arrival: one that has to wait holds up those behind it, so
-//! that small ones cannot keep a large one out for ever.
+//! A job is admitted when the pages are free that its prompt and a stretch of its answer take; they are reserved, so a
+//! pass never runs out of state. Stretch by stretch it reserves more; where there is none, kept texts give way, then the
+//! job that came last: it gives its pages up and reads its text again when there is room, which by the law of equal bits
+//! nobody can tell but by the time. So the oldest always goes on. Jobs are admitted in order of arrival: one that has
+//! to wait holds up those behind it, so that small ones cannot keep a large one out for ever.
 //!
 //! The state of a generation stays when it has ended, until its place or its pages are needed: a request that begins
 //! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same.
@@ -18,6 +20,7 @@
 //! very short, or waits where it said so.
 
 use super::job::{Bounds, Job, Progress};
+use super::pulse::Pulse;
 use super::relief::{Kept, Relief};
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
@@ -29,19 +32,26 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// What connects the engine's thread with its handles.
+pub(super) struct Queue {
+    /// What waits stays in the channel, which has a bound.
+    pub commands: Receiver<Command>,
+    /// Set when nobody listens any more.
+    pub closed: Arc<AtomicBool>,
+    /// Shows that the thread lives.
+    pub pulse: Arc<Pulse>,
+}
+
 pub(super) struct Scheduler {
     runner: Runner,
     relief: Relief,
     tokenizer: Arc<Tokenizer>,
-    /// What waits stays in the channel, which has a bound.
-    commands: Receiver<Command>,
+    queue: Queue,
     bounds: Bounds,
-    /// Set when nobody listens any more.
-    closed: Arc<AtomicBool>,
     active: Vec<Active>,
-    /// The first in the queue, when there are too few pages for it until an active job ends.
-    waiting: Option<Job>,
-    /// Whether something ended since it was found that it must wait.
+    /// The first in the queue, while there are too few pages for it; before it those that gave their pages up.
+    waiting: VecDeque<Job>,
+    /// Whether something ended since it was found that they must wait.
     freed: bool,
     /// Sequences of ended generations with the tokens that they hold, those first that were used least lately. Together
     /// with those of `active` they are at most `max_sequences`.
@@ -67,23 +77,15 @@ struct Part {
 }
 
 impl Scheduler {
-    pub fn new(
-        runner: Runner,
-        relief: Relief,
-        tokenizer: Arc<Tokenizer>,
-        commands: Receiver<Command>,
-        closed: Arc<AtomicBool>,
-        max_sequences: usize,
-    ) -> Self {
-        let (active, waiting, kept, parts) = (vec![], None, VecDeque::new(), vec![]);
-        let bounds = Bounds { context: runner.context(), vocab: runner.vocab(), state: runner.state_positions() };
+    pub fn new(runner: Runner, relief: Relief, tokenizer: Arc<Tokenizer>, queue: Queue, max_sequences: usize) -> Self {
+        let (active, waiting, kept, parts) = (vec![], VecDeque::new(), VecDeque::new(), vec![]);
+        let bounds = Bounds::of(&runner);
         Scheduler {
             runner,
             relief,
             tokenizer,
-            commands,
+            queue,
             bounds,
-            closed,
             active,
             waiting,
             freed: false,
@@ -96,11 +98,13 @@ impl Scheduler {
     /// Works until every handle of the engine is gone.
     pub fn run(mut self) {
         loop {
+            self.queue.pulse.beat();
             self.sweep();
             self.relief.look(&mut self.runner, &mut self.kept);
             if !self.admit() {
                 break;
             }
+            self.grow();
             self.plan();
             match self.parts.is_empty() {
                 true => self.wait(),
@@ -116,8 +120,8 @@ impl Scheduler {
         for rows in self.active.iter().filter_map(|a| a.job.reader()) {
             select.send(rows);
         }
-        if self.active.len() < self.max_sequences && self.waiting.is_none() {
-            select.recv(&self.commands);
+        if self.active.len() < self.max_sequences && self.waiting.is_empty() {
+            select.recv(&self.queue.commands);
         }
         // Whatever it was, the next turn finds it.
         let _ = select.ready_timeout(self.relief.pause());
@@ -126,23 +130,33 @@ impl Scheduler {
     /// Takes commands while there is room. False when the engine was dropped: what still runs or waits has nobody who
     /// listens.
     fn admit(&mut self) -> bool {
-        while self.active.len() < self.max_sequences && !self.closed.load(Ordering::Relaxed) {
-            if let Some(job) = self.waiting.take() {
-                match self.freed && self.relief.refusal().is_none() {
-                    true => self.start(job),
-                    false => self.waiting = Some(job),
-                }
-                if self.waiting.is_some() {
+        while self.active.len() < self.max_sequences && !self.queue.closed.load(Ordering::Relaxed) {
+            if !self.waiting.is_empty() {
+                if !self.freed || self.relief.refusal().is_some() {
                     break;
                 }
-                continue;
+                // It is not empty, and a turn that places nothing ends this.
+                let Some(job) = self.waiting.pop_front() else { break };
+                match self.start(job) {
+                    Some(waits) => {
+                        self.waiting.push_front(waits);
+                        break;
+                    }
+                    None => continue,
+                }
             }
-            match self.commands.try_recv() {
+            match self.queue.commands.try_recv() {
                 Ok(command) => {
                     if let Some(mut job) = Job::new(command, self.bounds, self.tokenizer.clone()) {
                         match self.relief.refusal() {
-                            None => self.start(job),
-                            Some(_) if job.is_patient() => (self.waiting, self.freed) = (Some(job), true),
+                            None => {
+                                let waits = self.start(job);
+                                self.waiting.extend(waits);
+                            }
+                            Some(_) if job.is_patient() => {
+                                self.waiting.push_back(job);
+                                self.freed = true;
+                            }
                             Some(e) => drop(job.fail(e)),
                         }
                     }
@@ -151,24 +165,57 @@ impl Scheduler {
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
-        !self.closed.load(Ordering::Relaxed)
+        !self.queue.closed.load(Ordering::Relaxed)
     }
 
-    /// Gives a job its sequence, or leaves it waiting.
-    fn start(&mut self, mut job: Job) {
+    /// Gives a job its sequence, or the job back, which has to wait.
+    fn start(&mut self, mut job: Job) -> Option<Job> {
         if job.end_if_cancelled() {
+            return None;
+        }
+        let Some((seq, kept)) = self.place(&job) else {
+            self.freed = false;
+            return Some(job);
+        };
+        job.begin(kept);
+        self.active.push(Active { job, seq });
+        None
+    }
+
+    /// Reserves the next stretch for whoever is at the end of the last one, the oldest first. What is kept gives way,
+    /// then those that came last.
+    fn grow(&mut self) {
+        let mut at = 0;
+        while let Some(Active { job, seq }) = self.active.get(at) {
+            let (seq, needs, wants) = (*seq, job.needs(), job.wants());
+            let kv = self.runner.kv();
+            if kv.reserved(seq) >= needs || kv.reserve(seq, wants) {
+                at += 1;
+            } else if let Some((oldest, _)) = self.kept.pop_front() {
+                kv.release(oldest);
+            } else {
+                self.preempt();
+            }
+        }
+    }
+
+    /// The generation that came last gives its pages up, and waits before all others. An evaluation, which has told
+    /// what it has read, keeps them: it has all that it needs.
+    fn preempt(&mut self) {
+        let Some(at) = self.active.iter().rposition(|a| a.job.reader().is_none()) else { return };
+        let Active { mut job, seq } = self.active.remove(at);
+        self.runner.kv().release(seq);
+        if self.active.is_empty() {
+            // Alone it has all pages, and what needs more is not admitted.
+            job.fail(Error::Engine("the sequence state does not hold what it was planned for".into()));
             return;
         }
-        match self.place(&job) {
-            Some((seq, kept)) => {
-                job.begin(kept);
-                self.active.push(Active { job, seq });
-            }
-            None => (self.waiting, self.freed) = (Some(job), false),
-        }
+        job.rewind();
+        self.waiting.push_front(job);
+        self.freed = false;
     }
 
-    /// A sequence with all pages that the job can need, and how much of its text it holds already: a fork of the kept
+    /// A sequence with the pages that the job wants now, and how much of its text it holds already: a fork of the kept
     /// one that shares most with it. Other kept sequences give way, the oldest first; at last that one itself is
     /// taken. `None` when even then the jobs that run hold too much.
     fn place(&mut self, job: &Job) -> Option<(SeqId, usize)> {
@@ -180,7 +227,7 @@ impl Scheduler {
                     Some((kept, _, n)) => (kv.fork(*kept), *n),
                     None => (kv.create(), 0),
                 };
-                if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.positions()) {
+                if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.wants()) {
                     self.kept.extend(best.map(|(kept, tokens, _)| (kept, tokens)));
                     return Some((seq, n));
                 }
@@ -192,7 +239,7 @@ impl Scheduler {
             }
         }
         let (seq, mut tokens, n) = best?;
-        if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.positions()) {
+        if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.wants()) {
             return Some((seq, n));
         }
         tokens.truncate(n);
@@ -219,7 +266,7 @@ impl Scheduler {
                 self.retire(at, true);
             }
         }
-        self.waiting.take_if(Job::end_if_cancelled);
+        self.waiting.retain_mut(|job| !job.end_if_cancelled());
     }
 
     /// Takes an ended job out; its state stays if it is sound.
@@ -268,13 +315,13 @@ impl Scheduler {
     /// Runs one pass and hands its logits to the jobs. Where it fails, each job has a pass of its own: a text whose
     /// numbers overflow must not end its neighbours.
     fn pass(&mut self) {
-        let Scheduler { active, runner, parts, closed, .. } = self;
-        match run(active, runner, parts, closed) {
+        let Scheduler { active, runner, parts, queue, .. } = self;
+        match run(active, runner, parts, queue) {
             // What was given up stays as it was; the next turn ends what was cancelled.
             Ok(()) | Err(Error::Cancelled) => {}
             Err(_) => {
                 for p in parts.iter_mut() {
-                    match run(active, runner, std::slice::from_mut(p), closed) {
+                    match run(active, runner, std::slice::from_mut(p), queue) {
                         Ok(()) | Err(Error::Cancelled) => {}
                         Err(e) => p.progress = active[p.job].job.fail(e),
                     }
@@ -299,12 +346,13 @@ fn is_behind(rows: &Sender<Result<Logits>>) -> bool {
 }
 
 /// Runs a pass of some parts; `Cancelled` when it was given up.
-fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], closed: &AtomicBool) -> Result<()> {
+fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], queue: &Queue) -> Result<()> {
     let chunk = |p: &Part| {
         let Active { job, seq } = &active[p.job];
         Chunk { seq: *seq, tokens: &job.pending()[..p.tokens], outputs: p.outputs }
     };
     runner.run_watched(parts.iter().map(chunk), &mut |done, all| {
+        queue.pulse.beat();
         let (mut prompts, mut wanted) = (0, 0);
         for (job, tokens) in parts.iter().map(|p| (&active[p.job].job, p.tokens)).filter(|(job, _)| !job.is_decoding())
         {
@@ -313,7 +361,7 @@ fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], closed: &
             wanted += u32::from(!job.is_cancelled());
         }
         let unwanted = prompts > 0 && wanted == 0;
-        if unwanted || closed.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+        if unwanted || queue.closed.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     })?;
     let vocab = runner.vocab();
     let mut logits = runner.logits();

@@ -1,13 +1,16 @@
 //! Several generations that are heard together, by whoever has many and waits for any: the events of all come through
 //! one channel, each with the number that its request was given.
 
-use super::request::{Command, Event, Events, Request, Tagged, gone};
+use super::request::{Command, Event, Request, gone};
 use super::{Engine, JoinHandle};
 use crate::error::Result;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// What a generation reports, with the number that whoever asked has given it.
+type Tagged = (u64, Result<Event>);
 
 /// Generations of one engine. Dropping it cancels them all.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ impl<'e> Together<'e> {
     /// # Errors
     /// As `Engine::submit`.
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
-        let events = Events { to: self.sender.clone(), tag };
+        let to = self.sender.clone();
+        let events = Arc::new(move |event| to.send((tag, event)).is_ok());
         let submitted = Instant::now();
         self.engine.send(Command::Generate { request, events, cancel: self.cancel.clone(), submitted })?;
         self.running += 1;

@@ -165,17 +165,22 @@ impl Kv {
 
     /// Reserves what a sequence takes to grow to `positions` in all. Until it is released or `unreserve`d, an `extend`
     /// by at most `max_rows` up to there does not fail, as long as every sequence that grows has reserved. False, and
-    /// nothing is reserved, when that is more than what is free and not reserved for others.
+    /// what was reserved stays, when that is more than what is free and not reserved for others.
     pub fn reserve(&mut self, id: SeqId, positions: u32) -> bool {
-        self.get_mut(id).reserved = positions;
+        let before = std::mem::replace(&mut self.get_mut(id).reserved, positions);
         let fits = self.pools.iter().enumerate().all(|(g, pool)| {
             let due = |s: &Sequence| pool.due(s, &s.tables[g], self.max_rows);
             self.sequences.iter().flatten().map(due).sum::<usize>() <= pool.free.len()
         });
         if !fits {
-            self.unreserve(id);
+            self.get_mut(id).reserved = before;
         }
         fits
+    }
+
+    /// Positions up to which a sequence may grow.
+    pub fn reserved(&self, id: SeqId) -> u32 {
+        self.get(id).reserved
     }
 
     /// Gives up what is reserved and was not taken: the sequence does not grow.

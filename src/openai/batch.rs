@@ -46,8 +46,7 @@ pub fn key(custom_id: Option<&Value>) -> Option<&str> {
 }
 
 /// The output line of an answer, without the line's end.
-pub fn answered(custom_id: &str, answer: &Answer) -> String {
-    let id = answer.id;
+pub fn answered(custom_id: &str, id: &str, answer: &Answer) -> String {
     let response = json!({ "status_code": 200, "request_id": id, "body": answer.body() });
     json!({ "id": format!("batch_req_{id}"), "custom_id": custom_id, "response": response, "error": null }).to_string()
 }

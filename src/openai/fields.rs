@@ -21,7 +21,7 @@ impl Fields {
 
     /// An error about one of the fields.
     pub fn error(&self, name: &str, problem: &str) -> Error {
-        Error::Invalid(format!("{}{name} {problem}", self.path))
+        Error::Field { field: format!("{}{name}", self.path), problem: problem.into() }
     }
 
     pub fn take(&mut self, name: &str) -> Option<Value> {
@@ -58,6 +58,14 @@ impl Fields {
             *to = value.as_f64().ok_or_else(|| self.error(name, "must be a number"))? as f32;
         }
         Ok(())
+    }
+
+    pub fn flag(&mut self, name: &str) -> Result<bool> {
+        match self.take(name) {
+            None => Ok(false),
+            Some(Value::Bool(on)) => Ok(on),
+            Some(_) => Err(self.error(name, "must be true or false")),
+        }
     }
 
     pub fn whole(&mut self, name: &str) -> Result<Option<u32>> {

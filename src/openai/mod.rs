@@ -9,9 +9,12 @@
 
 mod batch;
 mod fields;
+mod probable;
 mod request;
 mod response;
+mod text;
 
 pub use batch::{Line, answered, key, refused};
-pub use request::{Ask, Endpoint};
-pub use response::{Answer, error};
+pub use request::{Ask, Endpoint, Wanted};
+pub use response::{Answer, Tokens, error};
+pub use text::{apply_template, detokenize, tokenize};

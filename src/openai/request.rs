@@ -11,20 +11,18 @@ use serde_json::Value;
 const MAX_MESSAGES: usize = 4096;
 /// Most biased tokens.
 const MAX_BIASES: usize = 1024;
+/// Most choices of one answer: prompts times `n`.
+const MAX_CHOICES: usize = 128;
+/// Most tokens whose probability is told in the place of one.
+const MAX_LOGPROBS: u32 = 20;
 
 /// Fields that tell who asks and what for, but nothing about the answer.
 const IGNORED: &[&str] = &["user", "metadata", "safety_identifier", "prompt_cache_key"];
 
 /// Fields that air does not do, with the values that ask for nothing.
 const DEFAULTS: &[(&str, &[&str])] = &[
-    ("stream", &["false"]),
-    ("stream_options", &[]),
-    ("n", &["1"]),
     ("best_of", &["1"]),
-    ("echo", &["false"]),
     ("suffix", &["\"\""]),
-    ("logprobs", &["false"]),
-    ("top_logprobs", &["0"]),
     ("store", &["false"]),
     ("service_tier", &["\"auto\"", "\"default\""]),
     ("response_format", &["{\"type\":\"text\"}"]),
@@ -77,7 +75,19 @@ impl Endpoint {
 /// What a body asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
-    prompt: Prompt,
+    /// Which kind it is.
+    pub endpoint: Endpoint,
+    /// The model that is wanted, if it says so.
+    pub model: Option<String>,
+    /// Send the answer as it grows.
+    pub stream: bool,
+    /// End a stream with what the answer took.
+    pub include_usage: bool,
+    prompts: Vec<Prompt>,
+    /// Choices for each prompt.
+    n: usize,
+    echo: bool,
+    logprobs: Option<u32>,
     max_tokens: u32,
     sampling: Params,
     stop: Vec<String>,
@@ -87,6 +97,16 @@ pub struct Ask {
 enum Prompt {
     Messages(Vec<Message>),
     Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// What the engine is asked for one choice of an answer.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// To be submitted.
+    pub request: Request,
+    /// What stands before the answer's text: the prompt, where it is wanted back.
+    pub before: String,
 }
 
 impl Ask {
@@ -96,13 +116,24 @@ impl Ask {
     /// `Invalid`, naming the field. The sampler's ranges are checked when the engine begins.
     pub fn read(endpoint: Endpoint, body: Value, sampling: &Params, max_tokens: u32) -> Result<Ask> {
         let mut f = Fields::new("body", "", body)?;
-        f.text("model")?;
-        let prompt = match endpoint {
-            Endpoint::Chat => Prompt::Messages(messages(&mut f)?),
-            Endpoint::Completions => {
-                Prompt::Text(f.text("prompt")?.ok_or_else(|| f.error("prompt", "is missing: the text to go on from"))?)
-            }
+        let model = f.text("model")?;
+        let prompts = match endpoint {
+            Endpoint::Chat => vec![Prompt::Messages(messages(&mut f)?)],
+            Endpoint::Completions => prompts(&mut f)?,
         };
+        let n = f.whole("n")?.unwrap_or(1) as usize;
+        if n == 0 || n.saturating_mul(prompts.len()) > MAX_CHOICES {
+            let of = if prompts.len() > 1 { format!(" with {} prompts", prompts.len()) } else { String::new() };
+            let problem = format!("is {n}; it must be 1 to {}{of}", MAX_CHOICES / prompts.len());
+            return Err(f.error("n", &problem));
+        }
+        let echo = endpoint == Endpoint::Completions && f.flag("echo")?;
+        let logprobs = logprobs(&mut f, endpoint)?;
+        if echo && logprobs.is_some() {
+            return Err(f.error("logprobs", "with echo is not supported: air tells no probabilities of prompts"));
+        }
+        let stream = f.flag("stream")?;
+        let include_usage = stream_options(&mut f, stream)?;
         let mut s = sampling.clone();
         f.number("temperature", &mut s.temperature)?;
         f.number("top_p", &mut s.top_p)?;
@@ -127,29 +158,148 @@ impl Ask {
             Some(_) => return Err(f.error("stop", "must be a text or a list of texts")),
         };
         f.finish(IGNORED, DEFAULTS)?;
-        Ok(Ask { prompt, max_tokens, sampling: s, stop })
+        Ok(Ask { endpoint, model, stream, include_usage, prompts, n, echo, logprobs, max_tokens, sampling: s, stop })
     }
 
-    /// The engine's request. `chat` is the model's, if it has a template.
+    /// How many choices each prompt has.
+    pub(super) fn choices_of_each(&self) -> usize {
+        self.n
+    }
+
+    /// Whether it says how probable tokens were.
+    pub(super) fn tells_probabilities(&self) -> bool {
+        self.logprobs.is_some()
+    }
+
+    /// The only choice of an answer that is not streamed, for whoever takes no others.
+    ///
+    /// # Errors
+    /// `Field` where more is asked for.
+    pub fn alone(self) -> Result<Self> {
+        let refuse = |field: &str, problem: &str| Err(Error::Field { field: field.into(), problem: problem.into() });
+        match &self {
+            ask if ask.stream => refuse("stream", "is true, which is not supported; it must be false, or left out"),
+            ask if ask.n > 1 => {
+                refuse("n", &format!("is {}, which is not supported; it must be 1, or left out", ask.n))
+            }
+            ask if ask.prompts.len() > 1 => refuse("prompt", "has several texts, which is not supported; give one"),
+            _ => Ok(self),
+        }
+    }
+
+    /// What the engine is asked: all choices of the first prompt, then those of the next. `chat` is the model's, if it
+    /// has a template. Choices of one prompt have seeds that follow each other.
     ///
     /// # Errors
     /// `Unsupported` for messages to a model that has no template; those of the template.
-    pub fn request(self, engine: &Engine, chat: Option<&ChatFormat>) -> Result<Request> {
-        let Ask { prompt, max_tokens, sampling, stop } = self;
+    pub fn requests(&self, engine: &Engine, chat: Option<&ChatFormat>) -> Result<Vec<Wanted>> {
+        let mut all = Vec::with_capacity(self.n * self.prompts.len());
+        for prompt in &self.prompts {
+            let (prompt, before, stop) = self.tokens(prompt, engine, chat)?;
+            for i in 0..self.n as u64 {
+                let seed = self.sampling.seed.map(|seed| seed.wrapping_add(i));
+                let request = Request {
+                    prompt: prompt.clone(),
+                    max_tokens: self.max_tokens,
+                    sampling: Params { seed, ..self.sampling.clone() },
+                    stop: stop.clone(),
+                    logprobs: self.logprobs,
+                    ..Request::default()
+                };
+                all.push(Wanted { request, before: before.clone() });
+            }
+        }
+        Ok(all)
+    }
+
+    /// A prompt's tokens, what of it stands before the answer, and what ends that.
+    fn tokens(
+        &self,
+        prompt: &Prompt,
+        engine: &Engine,
+        chat: Option<&ChatFormat>,
+    ) -> Result<(Vec<u32>, String, Vec<String>)> {
         let tokenizer = engine.tokenizer();
-        let (prompt, stop) = match (prompt, chat) {
-            (Prompt::Text(text), _) => (tokenizer.encode(&text, true, true), stop),
-            (Prompt::Messages(messages), Some(chat)) => (chat.prompt(tokenizer, &messages)?, chat.stop(&stop)),
+        let before = |text: &dyn Fn() -> String| if self.echo { text() } else { String::new() };
+        Ok(match (prompt, chat) {
+            (Prompt::Text(text), _) => {
+                (tokenizer.encode(text, true, true), before(&|| text.clone()), self.stop.clone())
+            }
+            (Prompt::Tokens(ids), _) => {
+                let vocab = tokenizer.len();
+                if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+                    let problem = format!("has token {id}; the vocabulary has {vocab}");
+                    return Err(Error::Field { field: "prompt".into(), problem });
+                }
+                (ids.clone(), before(&|| tokenizer.decode(ids, false)), self.stop.clone())
+            }
+            (Prompt::Messages(messages), Some(chat)) => {
+                (chat.prompt(tokenizer, messages)?, String::new(), chat.stop(&self.stop))
+            }
             (Prompt::Messages(_), None) => {
                 let what = format!("a chat with {}, which has no chat template,", engine.info().file);
                 return Err(Error::Unsupported { what, instead: format!("use {}", Endpoint::Completions.url()) });
             }
-        };
-        Ok(Request { prompt, max_tokens, sampling, stop, ..Request::default() })
+        })
     }
 }
 
-fn messages(f: &mut Fields) -> Result<Vec<Message>> {
+/// A text, a list of token ids, or a list of either.
+fn prompts(f: &mut Fields) -> Result<Vec<Prompt>> {
+    const WHAT: &str = "must be a text, a list of texts, a list of token ids, or a list of such lists";
+    let Some(value) = f.take("prompt") else {
+        return Err(f.error("prompt", "is missing: the text to go on from"));
+    };
+    let ids = |list: &[Value]| -> Option<Vec<u32>> {
+        list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+    };
+    let one = |value: &Value| match value {
+        Value::String(text) => Some(Prompt::Text(text.clone())),
+        Value::Array(list) => ids(list).map(Prompt::Tokens),
+        _ => None,
+    };
+    let list = match &value {
+        Value::Array(list) if !list.first().is_some_and(Value::is_number) => list.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    if list.is_empty() || list.len() > MAX_CHOICES {
+        return Err(f.error("prompt", &format!("has {} texts; 1 to {MAX_CHOICES} can be", list.len())));
+    }
+    list.iter().map(|value| one(value).ok_or_else(|| f.error("prompt", WHAT))).collect()
+}
+
+/// In chats whether, and for how many in a token's place; in completions just how many.
+fn logprobs(f: &mut Fields, endpoint: Endpoint) -> Result<Option<u32>> {
+    let (wanted, name) = match endpoint {
+        Endpoint::Completions => (f.whole("logprobs")?, "logprobs"),
+        Endpoint::Chat => {
+            let (on, top) = (f.flag("logprobs")?, f.whole("top_logprobs")?);
+            if top.is_some_and(|n| n > 0) && !on {
+                return Err(f.error("top_logprobs", "needs logprobs to be true"));
+            }
+            (on.then(|| top.unwrap_or(0)), "top_logprobs")
+        }
+    };
+    match wanted {
+        Some(n) if n > MAX_LOGPROBS => Err(f.error(name, &format!("is {n}; it must be 0 to {MAX_LOGPROBS}"))),
+        _ => Ok(wanted),
+    }
+}
+
+/// Whether a stream ends with what the answer took.
+fn stream_options(f: &mut Fields, stream: bool) -> Result<bool> {
+    let Some(options) = f.object("stream_options")? else { return Ok(false) };
+    if !stream {
+        return Err(f.error("stream_options", "needs stream to be true"));
+    }
+    let mut f = Fields::new("stream_options", "stream_options.", Value::Object(options))?;
+    let include = f.flag("include_usage")?;
+    f.flag("include_obfuscation")?;
+    f.finish(&[], &[])?;
+    Ok(include)
+}
+
+pub(super) fn messages(f: &mut Fields) -> Result<Vec<Message>> {
     let list = f.list("messages")?.ok_or_else(|| f.error("messages", "is missing: the conversation so far"))?;
     if list.is_empty() || list.len() > MAX_MESSAGES {
         return Err(f.error("messages", &format!("has {} messages; 1 to {MAX_MESSAGES} can be", list.len())));

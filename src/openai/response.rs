@@ -1,59 +1,237 @@
-//! From a finished generation to the body of a response.
+//! From events of generations to the bodies of responses, whole or in chunks.
+//!
+//! An [`Answer`] hears what its choices report. Whoever wants it whole asks for the `body` when all have ended; a stream
+//! sends what `hear` returns for each event. Tokens are counted as they were read and sampled, an end-of-generation
+//! token included; what several choices of one prompt share is counted as often as the API counts it: once.
 
 use super::Endpoint;
-use crate::engine::Finished;
+use super::probable;
+use crate::engine::{Event, Finished, Token};
 use crate::error::Error;
+use crate::text::Tokenizer;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// An answer that has ended.
+/// An answer as it grows.
 #[derive(Debug)]
-pub struct Answer<'a> {
-    /// What it answers.
-    pub endpoint: Endpoint,
-    /// A name that no other answer has.
-    pub id: &'a str,
-    /// The model that answered.
-    pub model: &'a str,
-    /// All of its text.
-    pub text: &'a str,
-    /// How it ended.
-    pub end: &'a Finished,
+pub struct Answer {
+    endpoint: Endpoint,
+    id: String,
+    created: u64,
+    model: String,
+    /// Choices for each prompt.
+    n: usize,
+    logprobs: bool,
+    tokenizer: Arc<Tokenizer>,
+    choices: Vec<Choice>,
+    open: usize,
 }
 
-impl Answer<'_> {
-    /// The response's body. Tokens are those that were read and sampled, an end-of-generation token included.
-    pub fn body(&self) -> Value {
-        let Answer { endpoint, id, model, text, end } = self;
-        let usage = &end.usage;
-        let (prefix, object, content, value) = match endpoint {
-            Endpoint::Chat => {
-                let message = json!({ "role": "assistant", "content": text, "refusal": null });
-                ("chatcmpl", "chat.completion", "message", message)
-            }
-            Endpoint::Completions => ("cmpl", "text_completion", "text", json!(text)),
+/// What one choice has said so far.
+#[derive(Debug, Default)]
+struct Choice {
+    text: String,
+    /// Those whose probability is told, with where their texts begin, in characters.
+    tokens: Vec<(usize, Token)>,
+    characters: usize,
+    end: Option<Finished>,
+}
+
+/// What an answer took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Of the prompts.
+    pub prompt: u64,
+    /// Of the prompts' those that an earlier request had left.
+    pub cached: u64,
+    /// Of the answers.
+    pub completion: u64,
+}
+
+impl Answer {
+    /// Of a request with `n` choices for each prompt; `id` is a name that no other answer has, `before` what stands
+    /// before each choice.
+    pub fn new(
+        ask: &super::Ask,
+        id: &str,
+        model: &str,
+        tokenizer: Arc<Tokenizer>,
+        before: impl IntoIterator<Item = String>,
+    ) -> Answer {
+        let prefix = match ask.endpoint {
+            Endpoint::Chat => "chatcmpl",
+            Endpoint::Completions => "cmpl",
         };
+        let choice = |text: String| Choice { characters: text.chars().count(), text, ..Choice::default() };
+        let choices: Vec<_> = before.into_iter().map(choice).collect();
+        Answer {
+            endpoint: ask.endpoint,
+            id: format!("{prefix}-{id}"),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            model: model.into(),
+            n: ask.choices_of_each(),
+            logprobs: ask.tells_probabilities(),
+            tokenizer,
+            open: choices.len(),
+            choices,
+        }
+    }
+
+    /// Whether all choices have ended.
+    pub fn is_done(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Chunks that begin a stream: the role of each choice of a chat, the prompt that is wanted back.
+    pub fn beginning(&self) -> Vec<Value> {
+        let each = self.choices.iter().enumerate();
+        match self.endpoint {
+            Endpoint::Chat => {
+                let delta = json!({ "role": "assistant", "content": "", "refusal": null });
+                each.map(|(i, _)| self.chunk(i, delta.clone(), Value::Null, None)).collect()
+            }
+            Endpoint::Completions => {
+                let echoed = each.filter(|(_, c)| !c.text.is_empty());
+                echoed.map(|(i, c)| self.chunk(i, json!(c.text), Value::Null, None)).collect()
+            }
+        }
+    }
+
+    /// Takes an event of a choice, and gives the chunk that a stream sends for it, if it says anything.
+    pub fn hear(&mut self, choice: usize, event: Event) -> Option<Value> {
+        let Choice { text, tokens, characters, end } = &mut self.choices[choice];
+        let at = *characters;
+        match event {
+            Event::Prompt(_) => None,
+            Event::Token(token) => {
+                text.push_str(&token.text);
+                *characters += token.text.chars().count();
+                let piece = token.text.clone();
+                let told = self.logprobs.then(|| tokens.push((at, token)));
+                let last = told.and_then(|()| self.choices[choice].tokens.last());
+                let logprobs = last.map_or(Value::Null, |last| self.probabilities(std::slice::from_ref(last)));
+                let silent = piece.is_empty() && logprobs.is_null();
+                (!silent).then(|| self.chunk(choice, self.delta(&piece), logprobs, None))
+            }
+            Event::Finished(finished) => {
+                text.push_str(&finished.text);
+                let (piece, reason) = (finished.text.clone(), finished.reason.name());
+                *end = Some(finished);
+                self.open -= 1;
+                let delta = match self.endpoint {
+                    Endpoint::Chat if piece.is_empty() => json!({}),
+                    _ => self.delta(&piece),
+                };
+                Some(self.chunk(choice, delta, Value::Null, Some(reason)))
+            }
+        }
+    }
+
+    /// The chunk behind the last, where what the answer took is wanted.
+    pub fn usage_chunk(&self) -> Value {
+        let mut chunk = self.head(self.chunk_object());
+        chunk["choices"] = json!([]);
+        chunk["usage"] = self.usage();
+        chunk
+    }
+
+    /// The body of an answer that has ended.
+    pub fn body(&self) -> Value {
+        let choice = |(i, c): (usize, &Choice)| {
+            let (name, content) = match self.endpoint {
+                Endpoint::Chat => ("message", json!({ "role": "assistant", "content": c.text, "refusal": null })),
+                Endpoint::Completions => ("text", json!(c.text)),
+            };
+            let logprobs = if self.logprobs { self.probabilities(&c.tokens) } else { Value::Null };
+            let reason = c.end.as_ref().map(|end| end.reason.name());
+            json!({ "index": i, name: content, "logprobs": logprobs, "finish_reason": reason })
+        };
+        let mut body = self.head(match self.endpoint {
+            Endpoint::Chat => "chat.completion",
+            Endpoint::Completions => "text_completion",
+        });
+        body["choices"] = self.choices.iter().enumerate().map(choice).collect();
+        body["usage"] = self.usage();
+        body
+    }
+
+    /// What it took so far.
+    pub fn tokens(&self) -> Tokens {
+        let mut sum = Tokens::default();
+        for (i, end) in self.choices.iter().enumerate().filter_map(|(i, c)| Some((i, c.end.as_ref()?))) {
+            if i.is_multiple_of(self.n) {
+                sum.prompt += u64::from(end.usage.prompt_tokens);
+                sum.cached += u64::from(end.usage.kept_tokens);
+            }
+            sum.completion += u64::from(end.usage.generated_tokens);
+        }
+        sum
+    }
+
+    /// How its choices ended.
+    pub fn ends(&self) -> impl Iterator<Item = &Finished> {
+        self.choices.iter().filter_map(|c| c.end.as_ref())
+    }
+
+    fn usage(&self) -> Value {
+        let Tokens { prompt, cached, completion } = self.tokens();
         json!({
-            "id": format!("{prefix}-{id}"),
-            "object": object,
-            "created": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            "model": model,
-            "choices": [{ "index": 0, content: value, "logprobs": null, "finish_reason": end.reason.name() }],
-            "usage": {
-                "prompt_tokens": usage.prompt_tokens,
-                "completion_tokens": usage.generated_tokens,
-                "total_tokens": u64::from(usage.prompt_tokens) + u64::from(usage.generated_tokens),
-                "prompt_tokens_details": { "cached_tokens": usage.kept_tokens },
-            },
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": { "cached_tokens": cached },
         })
+    }
+
+    fn chunk_object(&self) -> &'static str {
+        match self.endpoint {
+            Endpoint::Chat => "chat.completion.chunk",
+            Endpoint::Completions => "text_completion",
+        }
+    }
+
+    fn head(&self, object: &str) -> Value {
+        json!({ "id": self.id, "object": object, "created": self.created, "model": self.model })
+    }
+
+    fn delta(&self, text: &str) -> Value {
+        match self.endpoint {
+            Endpoint::Chat => json!({ "content": text }),
+            Endpoint::Completions => json!(text),
+        }
+    }
+
+    fn chunk(&self, choice: usize, delta: Value, logprobs: Value, reason: Option<&str>) -> Value {
+        let name = match self.endpoint {
+            Endpoint::Chat => "delta",
+            Endpoint::Completions => "text",
+        };
+        let mut chunk = self.head(self.chunk_object());
+        chunk["choices"] = json!([{ "index": choice, name: delta, "logprobs": logprobs, "finish_reason": reason }]);
+        chunk
+    }
+
+    fn probabilities(&self, tokens: &[(usize, Token)]) -> Value {
+        match self.endpoint {
+            Endpoint::Chat => probable::chat(tokens, &self.tokenizer),
+            Endpoint::Completions => probable::completions(tokens, &self.tokenizer),
+        }
     }
 }
 
 /// The HTTP status of an error and the body that goes with it.
 pub fn error(e: &Error) -> (u16, Value) {
     let (status, kind) = match e {
-        Error::Invalid(_) | Error::Limit(_) | Error::Unsupported { .. } => (400, "invalid_request_error"),
+        Error::Invalid(_) | Error::Field { .. } | Error::Limit(_) | Error::Unsupported { .. } => {
+            (400, "invalid_request_error")
+        }
+        Error::Busy(_) => (503, "server_error"),
         Error::File { .. } | Error::Io { .. } | Error::Engine(_) | Error::Cancelled => (500, "server_error"),
     };
-    (status, json!({ "error": { "message": e.to_string(), "type": kind, "param": null, "code": null } }))
+    let param = if let Error::Field { field, .. } = e { Some(field) } else { None };
+    (status, json!({ "error": { "message": e.to_string(), "type": kind, "param": param, "code": null } }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 //! A sampler knows nothing of text: stop strings work on what the detokenizer made of the tokens (`stop`).
 
 mod candidates;
+mod logprobs;
 mod params;
 mod pcg;
 mod penalties;
@@ -18,6 +19,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+pub use logprobs::Logprobs;
 pub use params::Params;
 pub use pcg::random_seed;
 pub use stop::StopFilter;

@@ -51,7 +51,7 @@ impl Params {
     /// Checks every field against its range; `vocab` is the number of tokens.
     ///
     /// # Errors
-    /// `Invalid`, naming field, value and range.
+    /// `Field`, with value and range.
     pub fn check(&self, vocab: usize) -> Result<()> {
         range("temperature", self.temperature, 0.0, f32::MAX, "a finite number, 0 or more")?;
         for (field, x) in [("top_p", self.top_p), ("min_p", self.min_p), ("typical_p", self.typical_p)] {
@@ -63,12 +63,11 @@ impl Params {
         }
         if self.repeat_last_n < -1 {
             let n = self.repeat_last_n;
-            return Err(Error::Invalid(format!("repeat_last_n is {n}; it must be -1 (all), 0 (none) or more")));
+            return Err(field("repeat_last_n", format!("is {n}; it must be -1 (all), 0 (none) or more")));
         }
         for &(token, bias) in &self.logit_bias {
             if token as usize >= vocab {
-                let problem = format!("logit_bias names token {token}; the vocabulary has {vocab}");
-                return Err(Error::Invalid(problem));
+                return Err(field("logit_bias", format!("names token {token}; the vocabulary has {vocab}")));
             }
             range("logit_bias", bias, f32::NEG_INFINITY, f32::MAX, "a finite number or -inf")?;
         }
@@ -76,9 +75,13 @@ impl Params {
     }
 }
 
-fn range(field: &str, x: f32, low: f32, high: f32, words: &str) -> Result<()> {
+fn field(name: &str, problem: String) -> Error {
+    Error::Field { field: name.into(), problem }
+}
+
+fn range(name: &str, x: f32, low: f32, high: f32, words: &str) -> Result<()> {
     match (low..=high).contains(&x) {
         true => Ok(()),
-        false => Err(Error::Invalid(format!("{field} is {x}; it must be {words}"))),
+        false => Err(field(name, format!("is {x}; it must be {words}"))),
     }
 }

@@ -60,15 +60,16 @@ impl StopFilter {
     /// A filter for these stop strings; with none, everything passes.
     ///
     /// # Errors
-    /// `Invalid` for an empty stop string, one longer than 4096 bytes, or more than 64.
+    /// `Field` for an empty stop string, one longer than 4096 bytes, or more than 64.
     pub fn new(stops: Vec<String>) -> Result<Self> {
         if stops.len() > MAX_STOPS {
-            return Err(Error::Invalid(format!("{} stop strings; at most {MAX_STOPS} are allowed", stops.len())));
+            let problem = format!("has {} texts; at most {MAX_STOPS} are allowed", stops.len());
+            return Err(Error::Field { field: "stop".into(), problem });
         }
         for (i, stop) in stops.iter().enumerate() {
             if stop.is_empty() || stop.len() > MAX_BYTES {
-                let problem = format!("stop string {i} has {} bytes; it must have 1 to {MAX_BYTES}", stop.len());
-                return Err(Error::Invalid(problem));
+                let problem = format!("has {} bytes; it must have 1 to {MAX_BYTES}", stop.len());
+                return Err(Error::Field { field: format!("stop[{i}]"), problem });
             }
         }
         Ok(StopFilter { stops: stops.into_iter().map(Stop::new).collect(), held: String::new(), finished: None })
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn bad_stop_strings_are_refused() {
         for stops in [vec![String::new()], vec!["x".repeat(MAX_BYTES + 1)], vec!["x".into(); MAX_STOPS + 1]] {
-            assert!(matches!(StopFilter::new(stops), Err(Error::Invalid(_))));
+            assert!(matches!(StopFilter::new(stops), Err(Error::Field { .. })));
         }
         assert_eq!(filter(&[]).push("all passes"), "all passes");
     }

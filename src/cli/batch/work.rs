@@ -3,9 +3,9 @@
 use super::input::{Index, Line, Lines};
 use super::journal::Journal;
 use crate::cli::interrupt::Interrupt;
-use crate::engine::{ChatFormat, Engine, Event, Finished, Request};
+use crate::engine::{ChatFormat, Engine, Event, Request};
 use crate::error::{Error, Result};
-use crate::openai::{self, Answer, Ask, Endpoint};
+use crate::openai::{self, Answer, Ask, Tokens};
 use crate::sample::{Params, random_seed};
 use indicatif::ProgressBar;
 use std::collections::{HashMap, HashSet};
@@ -56,8 +56,8 @@ pub struct Work<'a> {
 /// A request whose answer is coming.
 struct Running {
     custom_id: String,
-    endpoint: Endpoint,
-    text: String,
+    id: String,
+    answer: Answer,
 }
 
 impl Work<'_> {
@@ -86,10 +86,10 @@ impl Work<'_> {
                 }
                 let (number, custom_id) = (line.number, line.custom_id.clone());
                 match self.request(line) {
-                    Ok((request, endpoint)) => {
+                    Ok((request, id, answer)) => {
                         let custom_id = custom_id.expect("a line that can be answered has one");
                         together.submit(request, number)?;
-                        running.insert(number, Running { custom_id, endpoint, text: String::new() });
+                        running.insert(number, Running { custom_id, id, answer });
                     }
                     Err(e) => self.refuse(custom_id.as_deref(), number, &e)?,
                 }
@@ -101,22 +101,19 @@ impl Work<'_> {
             ctrl_c.check()?;
             let Some((number, event)) = together.next_within(PATIENCE)? else { continue };
             match event {
-                Ok(Event::Prompt(_)) => {}
-                Ok(Event::Token(token)) => {
-                    heard += 1;
+                Ok(event) => {
+                    heard += u64::from(matches!(event, Event::Token(_)));
                     if shown.elapsed() > PATIENCE {
                         let rate = heard as f64 / start.elapsed().as_secs_f64();
                         self.bar.set_message(format!(", {rate:.1} tok/s"));
                         shown = Instant::now();
                     }
-                    if let Some(r) = running.get_mut(&number) {
-                        r.text.push_str(&token.text);
+                    let r = running.get_mut(&number).expect("each ends once");
+                    r.answer.hear(0, event);
+                    if r.answer.is_done() {
+                        let r = running.remove(&number).expect("it was there");
+                        self.answer(&r)?;
                     }
-                }
-                Ok(Event::Finished(end)) => {
-                    let mut r = running.remove(&number).expect("each ends once");
-                    r.text.push_str(&end.text);
-                    self.answer(&r, &end)?;
                 }
                 Err(e) => {
                     let r = running.remove(&number).expect("each ends once");
@@ -126,21 +123,24 @@ impl Work<'_> {
         }
     }
 
-    fn request(&self, line: Line) -> Result<(Request, Endpoint)> {
+    fn request(&self, line: Line) -> Result<(Request, String, Answer)> {
         let openai::Line { endpoint, body } = openai::Line::read(line.value?)?;
-        let ask = Ask::read(endpoint, body, &self.sampling, self.max_tokens)?;
-        let request = ask.request(self.engine, self.chat.as_ref())?;
-        Ok((Request { patient: true, ..request }, endpoint))
+        let ask = Ask::read(endpoint, body, &self.sampling, self.max_tokens)?.alone()?;
+        let mut wanted = ask.requests(self.engine, self.chat.as_ref())?;
+        let wanted = wanted.pop().expect("it is alone");
+        let id = new_id();
+        let info = self.engine.info();
+        let model = info.name.as_ref().unwrap_or(&info.file);
+        let answer = Answer::new(&ask, &id, model, self.engine.tokenizer().clone(), [wanted.before]);
+        Ok((Request { patient: true, ..wanted.request }, id, answer))
     }
 
-    fn answer(&mut self, r: &Running, end: &Finished) -> Result<()> {
-        let info = self.engine.info();
-        let (id, model) = (new_id(), info.name.as_deref().unwrap_or(&info.file));
-        let answer = Answer { endpoint: r.endpoint, id: &id, model, text: &r.text, end };
-        self.write(openai::answered(&r.custom_id, &answer))?;
-        self.totals.prompt_tokens += u64::from(end.usage.prompt_tokens);
-        self.totals.kept_tokens += u64::from(end.usage.kept_tokens);
-        self.totals.generated_tokens += u64::from(end.usage.generated_tokens);
+    fn answer(&mut self, r: &Running) -> Result<()> {
+        self.write(openai::answered(&r.custom_id, &r.id, &r.answer))?;
+        let Tokens { prompt, cached, completion } = r.answer.tokens();
+        self.totals.prompt_tokens += prompt;
+        self.totals.kept_tokens += cached;
+        self.totals.generated_tokens += completion;
         Ok(())
     }
 

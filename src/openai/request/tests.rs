@@ -36,11 +36,32 @@ fn every_field_reaches_the_request() {
         ..Params::default()
     };
     let prompt = Prompt::Messages(vec![Message::new("user", "a")]);
-    assert_eq!(ask, Ask { prompt, max_tokens: 7, sampling: want, stop: vec!["x".into(), "yz".into()] });
+    let plain = Ask {
+        endpoint: Endpoint::Chat,
+        model: Some("m".into()),
+        stream: false,
+        include_usage: false,
+        prompts: vec![prompt],
+        n: 1,
+        echo: false,
+        logprobs: None,
+        max_tokens: 7,
+        sampling: want,
+        stop: vec!["x".into(), "yz".into()],
+    };
+    assert_eq!(ask, plain);
 
     let ask = read(Endpoint::Completions, json!({ "prompt": "a", "stop": "x", "max_tokens": null })).unwrap();
-    let prompt = Prompt::Text("a".into());
-    assert_eq!(ask, Ask { prompt, max_tokens: 99, sampling: Params::default(), stop: vec!["x".into()] });
+    let want = Ask {
+        endpoint: Endpoint::Completions,
+        model: None,
+        prompts: vec![Prompt::Text("a".into())],
+        max_tokens: 99,
+        sampling: Params::default(),
+        stop: vec!["x".into()],
+        ..plain
+    };
+    assert_eq!(ask, want);
     assert_eq!(chat(json!({ "max_tokens": 5, "max_completion_tokens": 5 })).unwrap().max_tokens, 5);
 }
 
@@ -49,15 +70,21 @@ fn content_may_come_in_parts() {
     let parts = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
     let body = json!({ "messages": [{ "role": "developer", "content": parts }, { "role": "user", "content": "" }] });
     let want = vec![Message::new("system", "ab"), Message::new("user", "")];
-    assert_eq!(read(Endpoint::Chat, body).unwrap().prompt, Prompt::Messages(want));
+    assert_eq!(read(Endpoint::Chat, body).unwrap().prompts, [Prompt::Messages(want)]);
 }
 
 #[test]
 fn what_is_wrong_or_cannot_be_done_is_named() {
     let user = |content: Value| json!({ "messages": [{ "role": "user", "content": content }] });
     for (extra, want) in [
-        (json!({ "n": 2 }), "n is 2, which is not supported; it must be 1, or left out"),
-        (json!({ "stream": true }), "stream is true, which is not supported; it must be false, or left out"),
+        (json!({ "n": 0 }), "n is 0; it must be 1 to 128"),
+        (json!({ "stream": "yes" }), "stream must be true or false"),
+        (json!({ "stream_options": { "include_usage": true } }), "stream_options needs stream to be true"),
+        (json!({ "stream": true, "stream_options": { "x": 1 } }), "stream_options.x is not a field that air knows"),
+        (json!({ "top_logprobs": 2 }), "top_logprobs needs logprobs to be true"),
+        (json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs is 21; it must be 0 to 20"),
+        (json!({ "logprobs": 1 }), "logprobs must be true or false"),
+        (json!({ "echo": true }), "echo is not a field that air knows"),
         (json!({ "tools": [{ "type": "function" }] }), "tools is [{\"type\":\"function\"}], which is not supported"),
         (json!({ "response_format": { "type": "json_object" } }), "response_format is "),
         (json!({ "audio": {} }), "audio is not supported; leave it out"),
@@ -86,11 +113,45 @@ fn what_is_wrong_or_cannot_be_done_is_named() {
         let e = chat(extra.clone()).unwrap_err().to_string();
         assert!(e.starts_with(want), "{extra}: {e}");
     }
-    let e = read(Endpoint::Completions, json!({ "prompt": ["a"] })).unwrap_err().to_string();
-    assert_eq!(e, "prompt must be a text");
+    for (body, want) in [
+        (json!({ "prompt": [] }), "prompt has 0 texts; 1 to 128 can be"),
+        (json!({ "prompt": ["a", 1] }), "prompt must be a text, a list of texts, "),
+        (json!({ "prompt": [1, "a"] }), "prompt must be a text, a list of texts, "),
+        (json!({ "prompt": [-1] }), "prompt must be a text, a list of texts, "),
+        (json!({ "prompt": {} }), "prompt must be a text, a list of texts, "),
+        (json!({ "prompt": "a", "logprobs": 21 }), "logprobs is 21; it must be 0 to 20"),
+        (json!({ "prompt": "a", "logprobs": 1, "echo": true }), "logprobs with echo is not supported"),
+        (json!({ "prompt": ["a", "b"], "n": 65 }), "n is 65; it must be 1 to 64 with 2 prompts"),
+    ] {
+        let e = read(Endpoint::Completions, body.clone()).unwrap_err().to_string();
+        assert!(e.starts_with(want), "{body}: {e}");
+    }
     let e = read(Endpoint::Completions, json!([])).unwrap_err().to_string();
     assert_eq!(e, "body must be a JSON object");
     assert_eq!(Endpoint::of("/v1/completions").unwrap(), Endpoint::Completions);
     let e = Endpoint::of("/v1/embeddings").unwrap_err().to_string();
     assert_eq!(e, "url is `/v1/embeddings`; it must be /v1/chat/completions or /v1/completions");
+}
+
+#[test]
+fn prompts_come_as_texts_or_tokens() {
+    let prompts = |p: Value| read(Endpoint::Completions, json!({ "prompt": p })).unwrap().prompts;
+    let (text, tokens) = (|s: &str| Prompt::Text(s.into()), |ids: &[u32]| Prompt::Tokens(ids.to_vec()));
+    assert_eq!(prompts(json!("a")), [text("a")]);
+    assert_eq!(prompts(json!(["a", "b"])), [text("a"), text("b")]);
+    assert_eq!(prompts(json!([1, 2])), [tokens(&[1, 2])]);
+    assert_eq!(prompts(json!([[1, 2], [3], "c"])), [tokens(&[1, 2]), tokens(&[3]), text("c")]);
+}
+
+#[test]
+fn who_takes_one_choice_refuses_more() {
+    for (extra, want) in [
+        (json!({ "n": 2 }), "n is 2, which is not supported; it must be 1, or left out"),
+        (json!({ "stream": true }), "stream is true, which is not supported; it must be false, or left out"),
+    ] {
+        assert_eq!(chat(extra).unwrap().alone().unwrap_err().to_string(), want);
+    }
+    let several = read(Endpoint::Completions, json!({ "prompt": ["a", "b"] })).unwrap();
+    assert!(several.alone().unwrap_err().to_string().starts_with("prompt has several texts"));
+    assert!(chat(json!({ "n": 1 })).unwrap().alone().is_ok());
 }

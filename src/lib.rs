@@ -13,7 +13,7 @@
 //!
 //! | floor | modules | what it is |
 //! |---|---|---|
-//! | faces | [`cli`] | what people type |
+//! | faces | [`cli`], [`serve`] | what people type; what programs ask over HTTP |
 //! | engine | [`engine`], [`openai`] | requests, scheduling, one pass after another; what others' programs ask |
 //! | model | [`arch`], [`lower`] | families as data; from a description to programs and stages |
 //! | memory | [`plan`], [`stream`], [`kv`] | what lives where; the weights that come from the drive; which page of state belongs to which positions of which sequence |
@@ -35,7 +35,8 @@
 //!
 //! Text becomes ids ([`text::Tokenizer`]), ids become a [`engine::Request`] in a bounded queue; the engine's thread
 //! gives it a sequence (one that an earlier request left, where both begin alike), builds a batch of rows (prompts and
-//! single tokens of all sequences mixed) and launches every stage once for all rows. Logits go through the sampler
+//! single tokens of all sequences mixed) and launches every stage once for all rows. State is reserved stretch by stretch;
+//! where it runs out, who came last gives its pages up and reads its text again later. Logits go through the sampler
 //! ([`sample`]), the token through the streaming detokenizer and the stop texts, and out as an [`engine::Event`].
 //!
 //! # The arithmetic
@@ -102,5 +103,7 @@ pub mod lower;
 
 pub mod engine;
 pub mod openai;
+
+pub mod serve;
 
 pub mod cli;

@@ -12,7 +12,7 @@ const FLOORS: &[(&[&str], bool)] = &[
     (&["kv", "plan", "stream"], true),
     (&["arch", "lower"], true),
     (&["engine", "openai"], true),
-    (&["cli"], true),
+    (&["cli", "serve"], true),
 ];
 
 /// Where `unsafe` may stand.

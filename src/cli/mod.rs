@@ -28,6 +28,7 @@ mod probe;
 mod progress;
 mod quantize;
 mod sampling;
+mod serve;
 pub mod settings;
 mod shares;
 mod synth;
@@ -52,6 +53,7 @@ enum Command {
     #[command(visible_alias = "gen")]
     Generate(generate::Args),
     Chat(chat::Args),
+    Serve(serve::Args),
     Batch(batch::Args),
     #[command(visible_alias = "benchmark")]
     Bench(bench::Args),
@@ -73,6 +75,7 @@ impl Command {
         match self {
             Command::Generate(args) => generate::run(args),
             Command::Chat(args) => chat::run(args),
+            Command::Serve(args) => serve::run(args),
             Command::Batch(args) => batch::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Plan(args) => plan::run(args),

@@ -1,0 +1,128 @@
+//! `air serve`: OpenAI's API over one model.
+
+use super::settings::Uses;
+use super::{human, interrupt, model, output, sampling};
+use crate::config::{Origin, Settings};
+use crate::engine::{Engine, LoadOptions, StateSize};
+use crate::error::Result;
+use crate::sample::Params;
+use crate::serve::{Options, Server};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// Sequences that run at once, unless it is said.
+const SEQUENCES: usize = 32;
+/// Positions of state for each of them, where memory allows that and the context is as long.
+const POSITIONS: u64 = 4096;
+/// Rows of a batch: prompts are read beside all sequences that generate.
+const ROWS: usize = 512;
+/// Answers that may wait for each that may run, unless it is said.
+const WAITING: usize = 4;
+
+/// Answer OpenAI's API over HTTP
+#[derive(clap::Args)]
+#[command(after_help = "Endpoints: /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, \
+    /apply-template, /health, /ready. What a request does not say, the flags do. Ctrl-C (or SIGTERM) takes nothing new \
+    and lets answers end; the second one ends at once.")]
+pub struct Args {
+    /// Listen on an address that other machines reach, though no keys are asked for
+    #[arg(long)]
+    insecure: bool,
+    /// A further name of the model, which answers bear; may be given several times
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// Answers that may run or wait at once; more are refused with 429 [default: 5 for each sequence]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    max_queue: Option<u32>,
+    /// Seconds that answers may go on after the first Ctrl-C
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u32,
+    #[command(flatten)]
+    model: model::RunArgs<Serving>,
+}
+
+static KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let own: &[&str] = &["serve.host", "serve.port", "serve.api-key-file", "batch.max-num-seqs"];
+    [sampling::Generating::keys(), own].concat()
+});
+
+/// The settings of this command.
+struct Serving;
+
+impl Uses for Serving {
+    fn keys() -> &'static [&'static str] {
+        &KEYS
+    }
+}
+
+/// Serves until it is told to end.
+pub fn run(args: Args) -> Result<()> {
+    let settings = args.model.settings.resolve()?;
+    let sequences = settings.number("batch.max-num-seqs").unwrap_or(SEQUENCES);
+    let server = Server::bind(options(&args, &settings, sequences))?;
+    let catalogue = model::open(&settings)?;
+    let context = settings.number("model.ctx-size").unwrap_or(u32::MAX);
+    let load_options = LoadOptions {
+        max_sequences: sequences,
+        state: StateSize::UpTo(sequences as u64 * POSITIONS.min(context.into())),
+        max_rows: ROWS,
+        ..model::options(&settings, args.model.how())?
+    };
+    let at = format!("http://{}", server.address());
+    output::note(format_args!("{at} answers when the model is loaded"));
+    let ready = |engine: &Engine| {
+        about(engine, sequences);
+        output::line(format_args!("ready: {at}/v1"))
+    };
+    // Until the model is loaded Ctrl-C ends the process; from then on the second one does.
+    let mut ctrl_c = None;
+    let ended = || match &ctrl_c {
+        None => {
+            ctrl_c = Some(interrupt::watch());
+            false
+        }
+        Some(Ok(ctrl_c)) => {
+            if ctrl_c.is_set() {
+                output::note("ending: answers that run may end; once more ends at once");
+            }
+            ctrl_c.is_set()
+        }
+        Some(Err(_)) => true,
+    };
+    server.run(|| model::load(&catalogue, &load_options), ready, ended)?;
+    match ctrl_c {
+        Some(Err(e)) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn options(args: &Args, settings: &Settings, sequences: usize) -> Options {
+    // Not the default: a client that asks for no length wants the answer whole.
+    let said = settings.row("generate.max-tokens").origin != Origin::Default;
+    let max_tokens = settings.number("generate.max-tokens").filter(|_| said);
+    Options {
+        host: settings.text("serve.host").unwrap_or("127.0.0.1").into(),
+        port: settings.number("serve.port").unwrap_or(8080),
+        keys: settings.text("serve.api-key-file").map(PathBuf::from),
+        insecure: args.insecure,
+        aliases: args.alias.clone(),
+        sampling: Params { seed: settings.number("sampling.seed"), ..sampling::params(settings, &[]) },
+        max_tokens,
+        most: args.max_queue.map_or(sequences * (1 + WAITING), |n| n as usize).min(1024),
+        grace: Duration::from_secs(args.grace.into()),
+    }
+}
+
+/// What was loaded, for whoever started the server.
+fn about(engine: &Engine, sequences: usize) {
+    let info = engine.info();
+    let name = info.name.as_deref().unwrap_or(&info.file);
+    output::note(format_args!(
+        "{name}: {} of weights, loaded in {:.1} s; {sequences} sequences share {} positions, the context has {}",
+        human::bytes(info.weight_bytes),
+        info.load_time.as_secs_f64(),
+        human::thousands(info.state_positions.into()),
+        human::thousands(info.context.into()),
+    ));
+}

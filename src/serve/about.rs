@@ -1,0 +1,76 @@
+//! What the server says about itself and its model, and about texts and tokens.
+
+use super::app::{App, Loaded};
+use super::input::{Bytes, blocking};
+use super::refusal::Refusal;
+use crate::openai;
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After so long without a sign of life the engine's thread is taken for stuck. A stage that comes from a slow drive may
+/// take many seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+
+type Said = Result<Json<Value>, Refusal>;
+
+fn entry(loaded: &Loaded, name: &str) -> Value {
+    let context = loaded.engine.info().context;
+    json!({ "id": name, "object": "model", "created": loaded.created, "owned_by": "air", "max_model_len": context })
+}
+
+/// `GET /v1/models`
+pub async fn models(State(app): State<Arc<App>>) -> Said {
+    let loaded = app.loaded()?;
+    // Its own names stand for it where it was not given others.
+    let shown = app.options.aliases.len().max(1);
+    let data: Vec<Value> = loaded.names.iter().take(shown).map(|name| entry(loaded, name)).collect();
+    Ok(Json(json!({ "object": "list", "data": data })))
+}
+
+/// `GET /v1/models/{id}`
+pub async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Said {
+    let loaded = app.loaded()?;
+    loaded.check(Some(&id))?;
+    Ok(Json(entry(loaded, &id)))
+}
+
+/// `GET /health`: the process lives, and the engine's thread, if there is one, has not fallen silent.
+pub async fn health(State(app): State<Arc<App>>) -> Said {
+    match app.engine().map(|engine| engine.silent_for()) {
+        Some(None) => Err(Refusal::later("the engine has stopped")),
+        Some(Some(silence)) if silence > SILENCE => Err(Refusal::later("the engine shows no sign of life")),
+        _ => Ok(Json(json!({ "status": "ok" }))),
+    }
+}
+
+/// `GET /ready`: requests are answered now.
+pub async fn ready(State(app): State<Arc<App>>) -> Said {
+    let loaded = app.loaded()?;
+    Ok(Json(json!({ "status": "ready", "model": loaded.name() })))
+}
+
+/// `POST /tokenize`
+pub async fn tokenize(State(app): State<Arc<App>>, input: Bytes) -> Said {
+    said(app, input, |loaded, body| openai::tokenize(&loaded.engine, loaded.chat.as_ref(), body)).await
+}
+
+/// `POST /detokenize`
+pub async fn detokenize(State(app): State<Arc<App>>, input: Bytes) -> Said {
+    said(app, input, |loaded, body| openai::detokenize(&loaded.engine, body)).await
+}
+
+/// `POST /apply-template`
+pub async fn apply_template(State(app): State<Arc<App>>, input: Bytes) -> Said {
+    said(app, input, |loaded, body| openai::apply_template(&loaded.engine, loaded.chat.as_ref(), body)).await
+}
+
+async fn said(app: Arc<App>, input: Bytes, say: fn(&Loaded, Value) -> crate::error::Result<Value>) -> Said {
+    blocking(move || {
+        let loaded = app.loaded()?;
+        Ok(Json(say(loaded, input.json()?)?))
+    })
+    .await
+}

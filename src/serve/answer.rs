@@ -1,0 +1,149 @@
+//! `/v1/chat/completions` and `/v1/completions`.
+
+use super::app::{App, Loaded, new_id};
+use super::input::{Bytes, blocking};
+use super::refusal::Refusal;
+use super::sse;
+use crate::engine::{Event, FinishReason};
+use crate::error::{Error, Result};
+use crate::openai::{Answer, Ask, Endpoint, Wanted};
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// How long a stream waits for its first event, so that what goes wrong at once has a status of its own.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// `POST /v1/chat/completions`
+pub async fn chat(State(app): State<Arc<App>>, input: Bytes) -> Result<Response, Refusal> {
+    answer(app, Endpoint::Chat, input).await
+}
+
+/// `POST /v1/completions`
+pub async fn completions(State(app): State<Arc<App>>, input: Bytes) -> Result<Response, Refusal> {
+    answer(app, Endpoint::Completions, input).await
+}
+
+async fn answer(app: Arc<App>, endpoint: Endpoint, input: Bytes) -> Result<Response, Refusal> {
+    let reader = app.clone();
+    let (ask, wanted) = blocking(move || read(&reader, endpoint, &input)).await?;
+    let loaded = app.loaded()?;
+    let before = wanted.iter().map(|w| w.before.clone());
+    let tokenizer = loaded.engine.tokenizer().clone();
+    let mut answer = Answer::new(&ask, &new_id(), loaded.name(), tokenizer, before);
+    let mut heard = submit(&app, loaded, wanted)?;
+    if ask.stream {
+        let first = tokio::time::timeout(FIRST, heard.next()).await;
+        if let Ok(first) = first {
+            heard.put_back(first?);
+        }
+        return Ok(sse::response(answer, heard, ask.include_usage));
+    }
+    while !answer.is_done() {
+        let (choice, event) = heard.next().await?;
+        answer.hear(choice, event);
+    }
+    heard.close();
+    Ok(Json(answer.body()).into_response())
+}
+
+/// What a body asks for, and what the engine is asked then.
+fn read(app: &App, endpoint: Endpoint, input: &Bytes) -> Result<(Ask, Vec<Wanted>), Refusal> {
+    let loaded = app.loaded()?;
+    let engine = &loaded.engine;
+    let most = app.options.max_tokens.unwrap_or(u32::MAX);
+    let ask = Ask::read(endpoint, input.json()?, &app.options.sampling, most)?;
+    loaded.check(ask.model.as_deref())?;
+    let mut wanted = ask.requests(engine, loaded.chat.as_ref())?;
+    for Wanted { request, .. } in &mut wanted {
+        if request.max_tokens == u32::MAX {
+            request.max_tokens = engine.longest_answer(request.prompt.len());
+        }
+        engine.check(request)?;
+    }
+    Ok((ask, wanted))
+}
+
+/// Starts all choices of an answer.
+fn submit(app: &Arc<App>, loaded: &Loaded, wanted: Vec<Wanted>) -> Result<Heard, Refusal> {
+    let full = || Refusal::full(app.options.most);
+    let n = u32::try_from(wanted.len()).map_err(|_| full())?;
+    let permit = app.room.clone().try_acquire_many_owned(n).map_err(|_| full())?;
+    let (to, from) = unbounded_channel();
+    let cancel = Cancel(Arc::default());
+    for (choice, Wanted { request, .. }) in wanted.into_iter().enumerate() {
+        let to = to.clone();
+        let sink = Arc::new(move |event| to.send((choice, event)).is_ok());
+        loaded.engine.submit_to(request, cancel.0.clone(), sink)?;
+    }
+    let waiting = app.clone();
+    let cut = Box::pin(async move { waiting.cut.wait().await });
+    Ok(Heard { from, first: None, cut, cancel, permit: Some(permit) })
+}
+
+/// Cancels what runs when it is dropped.
+struct Cancel(Arc<AtomicBool>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+type Told = (usize, Event);
+
+/// What the choices of an answer report. Dropping it cancels them.
+pub struct Heard {
+    from: UnboundedReceiver<(usize, Result<Event>)>,
+    first: Option<Told>,
+    /// Comes when the server ends.
+    cut: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    cancel: Cancel,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Heard {
+    /// The next event of any choice.
+    ///
+    /// # Errors
+    /// Why the answer ends before its time.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Told, Refusal>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Ok(first));
+        }
+        let told = match self.from.poll_recv(cx) {
+            Poll::Ready(told) => told,
+            Poll::Pending if self.cut.as_mut().poll(cx).is_ready() => return Poll::Ready(Err(Refusal::ending())),
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(match told {
+            Some((_, Ok(Event::Finished(end)))) if end.reason == FinishReason::Cancelled => Err(Refusal::ending()),
+            Some((choice, Ok(event))) => Ok((choice, event)),
+            Some((_, Err(e))) => Err(e.into()),
+            None => Err(Refusal::of(&Error::Engine("the engine has stopped".into()))),
+        })
+    }
+
+    /// As `poll`.
+    pub async fn next(&mut self) -> Result<Told, Refusal> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Comes again next.
+    fn put_back(&mut self, told: Told) {
+        self.first = Some(told);
+    }
+
+    /// Nothing is wanted any more.
+    pub fn close(&mut self) {
+        self.cancel.0.store(true, Ordering::Relaxed);
+        self.permit = None;
+    }
+}

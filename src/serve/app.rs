@@ -1,0 +1,177 @@
+//! What all requests share, and which of them goes where.
+
+use super::guard;
+use super::keys::Keys;
+use super::refusal::Refusal;
+use super::{Options, about, answer};
+use crate::engine::{ChatFormat, Engine};
+use crate::error::{Error, Result};
+use crate::sample::random_seed;
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{Notify, Semaphore};
+
+/// What all requests share.
+pub struct App {
+    pub options: Options,
+    pub address: SocketAddr,
+    pub keys: Option<Keys>,
+    loaded: OnceLock<Loaded>,
+    ending: AtomicBool,
+    /// Wakes answers that are to be cut off.
+    pub cut: Cut,
+    /// A permit for each choice that runs or waits.
+    pub room: Arc<Semaphore>,
+}
+
+/// Says that answers are cut off now.
+#[derive(Default)]
+pub struct Cut {
+    now: AtomicBool,
+    wake: Notify,
+}
+
+impl Cut {
+    /// Comes when answers are cut off.
+    pub async fn wait(&self) {
+        let woken = self.wake.notified();
+        if !self.now.load(Ordering::Acquire) {
+            woken.await;
+        }
+    }
+}
+
+/// A model that is ready.
+pub struct Loaded {
+    pub engine: Engine,
+    pub chat: Option<ChatFormat>,
+    /// What the model may be called; answers bear the first.
+    pub names: Vec<String>,
+    /// When it became ready, in seconds since 1970.
+    pub created: u64,
+}
+
+impl App {
+    /// # Errors
+    /// Those of the file of keys.
+    pub fn new(options: Options, address: SocketAddr) -> Result<App> {
+        let keys = options.keys.as_deref().map(Keys::open).transpose()?;
+        let room = Arc::new(Semaphore::new(options.most));
+        Ok(App { options, address, keys, loaded: OnceLock::new(), ending: false.into(), cut: Cut::default(), room })
+    }
+
+    /// The model is ready.
+    ///
+    /// # Errors
+    /// `Invalid` for a chat template that does not compile.
+    pub fn set(&self, engine: Engine) -> Result<()> {
+        let chat = ChatFormat::new(&engine)?;
+        let names = names(&self.options.aliases, engine.info().name.as_deref(), &engine.info().file);
+        let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        // Set once, by the thread that runs the server.
+        let _ = self.loaded.set(Loaded { engine, chat, names, created });
+        Ok(())
+    }
+
+    pub fn engine(&self) -> Option<&Engine> {
+        self.loaded.get().map(|l| &l.engine)
+    }
+
+    /// The model, if requests are taken now.
+    pub fn loaded(&self) -> Result<&Loaded, Refusal> {
+        match self.loaded.get() {
+            _ if self.ending.load(Ordering::Relaxed) => Err(Refusal::ending()),
+            None => Err(Refusal::later("the model is being loaded; try again later")),
+            Some(loaded) => Ok(loaded),
+        }
+    }
+
+    /// Nothing new is taken any more.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Cuts off what still runs.
+    pub fn cut(&self) {
+        self.cut.now.store(true, Ordering::Release);
+        self.cut.wake.notify_waiters();
+    }
+}
+
+/// What a model may be called: as the user says, as its metadata says, and as its file is called.
+fn names(aliases: &[String], name: Option<&str>, file: &str) -> Vec<String> {
+    let path = Path::new(file);
+    let part = |p: Option<&std::ffi::OsStr>| p.map(|p| p.to_string_lossy().into_owned());
+    let all = aliases.iter().cloned().chain(name.map(str::to_string)).chain(part(path.file_stem()));
+    let mut names: Vec<String> = vec![];
+    for name in all.chain(part(path.file_name())).filter(|n| !n.is_empty()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+impl Loaded {
+    /// Whether the model goes by a name; none is as good.
+    ///
+    /// # Errors
+    /// 404, with the names that there are.
+    pub fn check(&self, wanted: Option<&str>) -> Result<(), Refusal> {
+        match wanted {
+            Some(name) if !self.names.iter().any(|n| n == name) => Err(Refusal::no_model(name, &self.names)),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("model", String::as_str)
+    }
+}
+
+/// A name that no other request has.
+pub fn new_id() -> String {
+    format!("{:016x}", random_seed())
+}
+
+/// Which request goes where.
+pub fn router(app: Arc<App>) -> Router {
+    let unknown = |uri: axum::http::Uri| async move { Refusal::no_path(uri.path()) };
+    let method = |uri: axum::http::Uri, m: axum::http::Method| async move { Refusal::no_method(uri.path(), &m) };
+    let guarded = Router::new()
+        .route("/v1/chat/completions", post(answer::chat))
+        .route("/v1/completions", post(answer::completions))
+        .route("/v1/models", get(about::models))
+        .route("/v1/models/{*id}", get(about::model))
+        .route("/tokenize", post(about::tokenize))
+        .route("/detokenize", post(about::detokenize))
+        .route("/apply-template", post(about::apply_template))
+        .fallback(unknown)
+        .method_not_allowed_fallback(method)
+        .layer(middleware::from_fn_with_state(app.clone(), guard::keys));
+    let open = Router::new().route("/health", get(about::health)).route("/ready", get(about::ready));
+    guarded.merge(open).layer(middleware::from_fn_with_state(app.clone(), guard::every)).with_state(app)
+}
+
+/// What is wrong with a request as the library says it.
+impl From<Error> for Refusal {
+    fn from(e: Error) -> Self {
+        Refusal::of(&e)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_goes_by_its_names_each_once() {
+        let names = names(&["a".into(), "qwen".into()], Some("qwen"), "/models/qwen-q4.gguf");
+        assert_eq!(names, ["a", "qwen", "qwen-q4", "qwen-q4.gguf"]);
+        assert_eq!(super::names(&[], None, "embedded demo model"), ["embedded demo model"]);
+    }
+}

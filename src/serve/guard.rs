@@ -1,0 +1,86 @@
+//! What stands before every request: who asks, from where, and that a failure stays its own.
+
+use super::app::{App, new_id};
+use super::refusal::Refusal;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+/// Every response says which request it answers, and a panic ends its own request only.
+pub async fn every(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let id = new_id();
+    let mut response = match place(&app, request.headers()) {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => AssertUnwindSafe(next.run(request))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Refusal::broken().into_response()),
+    };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response
+}
+
+/// A page of another site must not speak through a browser to a server that only this machine should reach: neither by
+/// a name that it has pointed here (DNS rebinding) nor by a script.
+fn place(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
+    let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
+    let host = text(header::HOST);
+    if app.address.ip().is_loopback() && host.is_some_and(|host| !is_local(host)) {
+        return Err(Refusal::forbidden("Host is not this machine: the server listens on the loopback address only"));
+    }
+    if let Some(origin) = text(header::ORIGIN) {
+        let from = origin.split_once("://").map_or(origin, |(_, from)| from);
+        if host != Some(from) {
+            return Err(Refusal::forbidden("Origin is another site's, which may not ask here"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a host, with or without a port, is this machine by a name that nobody else gives out.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or("", |(name, _)| name),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Where there are keys, a request must have one.
+pub async fn keys(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if let Some(keys) = &app.keys {
+        let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let key = given.and_then(|v| match v.split_at_checked(7) {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"Bearer ") => Some(key.trim_ascii()),
+            _ => None,
+        });
+        match key {
+            None => return Refusal::no_key().into_response(),
+            Some(key) if !keys.accept(key) => return Refusal::wrong_key().into_response(),
+            Some(_) => {}
+        }
+    }
+    next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local;
+
+    #[test]
+    fn local_names_are_those_that_nobody_else_gives_out() {
+        for host in ["localhost", "LocalHost:8080", "127.0.0.1:1", "127.1.2.3", "[::1]:8080", "[::1]"] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in ["example.com", "localhost.example.com", "10.0.0.1:80", "[::2]:1", "", "[", "127.0.0.1.example.com"]
+        {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Who may ask: keys from a file.
+//!
+//! A line holds a key, or `sha256:` and the hexadecimal SHA-256 of one, so that the file need not hold what it guards;
+//! what stands behind the key on its line is for people, as are lines that begin with `#`. Only the hashes are kept. A
+//! key is compared by its hash with all of them, each in the same time whatever it holds.
+//!
+//! A file that has changed is read again; one that cannot be read leaves the keys as they were.
+
+use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Most bytes of the file.
+const MAX_FILE: u64 = 1 << 20;
+/// Most bytes of a key.
+const MAX_KEY: usize = 512;
+/// How often the file is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+type Hash = [u8; 32];
+
+/// The keys of a file.
+#[derive(Debug)]
+pub struct Keys {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    hashes: Vec<Hash>,
+    /// Of the file as it was read.
+    changed: Option<SystemTime>,
+    looked: Instant,
+}
+
+impl Keys {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be read; `Invalid` when it has no key, or a line that is none.
+    pub fn open(path: &Path) -> Result<Keys> {
+        let changed = modified(path);
+        let state = State { hashes: read(path)?, changed, looked: Instant::now() };
+        Ok(Keys { path: path.into(), state: Mutex::new(state) })
+    }
+
+    /// Whether a key is one of them.
+    pub fn accept(&self, key: &[u8]) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if state.looked.elapsed() >= EVERY {
+            state.looked = Instant::now();
+            let changed = modified(&self.path);
+            if changed != state.changed {
+                state.changed = changed;
+                match read(&self.path) {
+                    Ok(hashes) => state.hashes = hashes,
+                    Err(e) => eprintln!("the keys stay as they were: {e}"),
+                }
+            }
+        }
+        let hash: Hash = Sha256::digest(key).into();
+        // All of them, and all bytes of each: how long it takes tells nothing.
+        state.hashes.iter().fold(false, |found, known| found | equal(known, &hash))
+    }
+}
+
+fn equal(a: &Hash, b: &Hash) -> bool {
+    std::hint::black_box(a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b))) == 0
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|m| m.modified()).ok()
+}
+
+fn read(path: &Path) -> Result<Vec<Hash>> {
+    let file = path.display().to_string();
+    let size = std::fs::metadata(path).map_err(|e| Error::io(&file, "cannot read the keys", &e))?.len();
+    if size > MAX_FILE {
+        return Err(Error::Invalid(format!("{file}: {size} bytes; a file of keys has at most {MAX_FILE}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(&file, "cannot read the keys", &e))?;
+    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
+    let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let hashes = keys.map(|(n, line)| {
+        let key = line.split_whitespace().next().unwrap_or("");
+        hash(key).map_err(|problem| Error::Invalid(format!("{file}: line {n}: {problem}")))
+    });
+    let hashes = hashes.collect::<Result<Vec<_>>>()?;
+    match hashes.is_empty() {
+        true => Err(Error::Invalid(format!("{file} has no key: write one a line"))),
+        false => Ok(hashes),
+    }
+}
+
+fn hash(key: &str) -> Result<Hash, String> {
+    let Some(hex) = key.strip_prefix("sha256:") else {
+        return match key.len() {
+            8..=MAX_KEY => Ok(Sha256::digest(key.as_bytes()).into()),
+            n => Err(format!("the key has {n} characters; it must have 8 to {MAX_KEY}")),
+        };
+    };
+    let digit = |i: usize| hex.get(i..i + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..64).step_by(2).map(digit).collect();
+    let bytes = bytes.filter(|_| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    bytes.and_then(|b| b.try_into().ok()).ok_or_else(|| "sha256: needs 64 hexadecimal digits".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, text: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("air-keys-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn keys_stand_as_they_are_or_hashed() {
+        // printf secret-two | sha256sum
+        let whole = "CEBDF378F2D2BD60D3E3693349E8F20F329DAF11A276F849996f0a6377e2155b";
+        let path = file("ok", &format!("# ours\n\nsecret-one  alice\nsha256:{whole} bob\n"));
+        let keys = Keys::open(&path).unwrap();
+        for (key, want) in
+            [("secret-one", true), ("secret-two", true), ("alice", false), ("", false), ("secret", false)]
+        {
+            assert_eq!(keys.accept(key.as_bytes()), want, "{key}");
+        }
+        assert!(!keys.accept(whole.as_bytes()), "a hash is no key");
+        std::fs::write(&path, format!("sha256:{}", &whole[..32])).unwrap();
+        assert!(Keys::open(&path).unwrap_err().to_string().contains("line 1: sha256: needs 64"));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_without_keys_is_refused() {
+        for (name, text, want) in [("empty", "# nothing\n", "has no key"), ("short", "abc", "line 1: the key has 3")] {
+            let path = file(name, text);
+            let e = Keys::open(&path).unwrap_err().to_string();
+            assert!(e.contains(want), "{e}");
+            std::fs::remove_file(path).unwrap();
+        }
+        assert!(Keys::open(Path::new("/none/keys")).unwrap_err().to_string().contains("cannot read the keys"));
+    }
+}

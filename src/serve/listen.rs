@@ -1,0 +1,124 @@
+//! Connections: accepted up to a bound, each with a limit to how long it may be silent or deaf.
+//!
+//! Its own loop and not axum's, which knows neither a timeout for headers nor one for a client that does not read.
+
+use super::app::{App, router};
+use crate::error::{Error, Result};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::net::TcpListener as Socket;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_io_timeout::TimeoutStream;
+
+/// Most connections.
+const MAX_CONNECTIONS: u64 = 8192;
+/// Files that the process opens for other things.
+const OTHER_FILES: u64 = 128;
+/// Longest time for the head of a request to come, and for a connection to be idle.
+const HEAD: Duration = Duration::from_secs(30);
+/// Longest time for a client to read nothing of what is sent to it.
+const DEAF: Duration = Duration::from_secs(60);
+/// Most bytes of the head of a request.
+const MAX_HEAD: usize = 64 << 10;
+/// Pause when the system gives no further connection.
+const REST: Duration = Duration::from_millis(50);
+
+/// A server that accepts connections.
+pub struct Listening {
+    stop: watch::Sender<bool>,
+    room: Arc<Semaphore>,
+    most: usize,
+}
+
+impl Listening {
+    /// Begins to accept.
+    ///
+    /// # Errors
+    /// `Io` when the system refuses.
+    pub fn start(runtime: &tokio::runtime::Runtime, socket: Socket, app: Arc<App>) -> Result<Listening> {
+        let _inside = runtime.enter();
+        let listener =
+            TcpListener::from_std(socket).map_err(|e| Error::io(app.address.to_string(), "cannot listen", &e))?;
+        let (stop, stopped) = watch::channel(false);
+        let most = connections();
+        let room = Arc::new(Semaphore::new(most));
+        runtime.spawn(accept(listener, router(app), stopped, room.clone()));
+        Ok(Listening { stop, room, most })
+    }
+
+    /// Accepts no more, and ends connections with the request that they are at.
+    pub fn stop(&self) {
+        // Without a receiver there is nothing left to stop.
+        let _ = self.stop.send(true);
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.most - self.room.available_permits()
+    }
+}
+
+/// As many as there may be open files, of which the system is asked for more where it allows that.
+fn connections() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = MAX_CONNECTIONS + OTHER_FILES;
+    let raised = maximum.map_or(wanted, |m| m.min(wanted));
+    let files = match current {
+        Some(current) if current < raised => {
+            let more = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum });
+            more.map_or(current, |()| raised)
+        }
+        _ => wanted,
+    };
+    files.saturating_sub(OTHER_FILES).clamp(8, MAX_CONNECTIONS) as usize
+}
+
+async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>, room: Arc<Semaphore>) {
+    loop {
+        let place = async { room.clone().acquire_owned().await.expect("it is never closed") };
+        let next = async {
+            let place = place.await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            biased;
+            _ = stopped.changed() => return,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (router, stopped) = (router.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    connection(stream, router, stopped).await;
+                    drop(place);
+                });
+            }
+            // Of this connection, or of all for a while: too many open files.
+            Err(_) => tokio::time::sleep(REST).await,
+        }
+    }
+}
+
+/// One connection to its end.
+async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
+    // Tokens are small and wanted at once; without it they only come later.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(DEAF));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
+    let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        // What is wrong with a connection its client has noticed.
+        _ = connection.as_mut() => return,
+        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}

@@ -1,0 +1,178 @@
+//! The HTTP server: OpenAI's API over one engine.
+//!
+//! A connection is hyper's, a request axum's, an answer the engine's: what is asked is read and turned into tokens on a
+//! blocking thread, submitted, and its events come back through a channel that the engine's thread fills and never waits
+//! for. A client that leaves drops its answer, and that cancels it.
+//!
+//! The socket is bound before the model is loaded, so that a port in use is known at once; until the model is ready, and
+//! while the server ends, requests are refused with 503. The first signal ends it politely: nothing new is taken, what
+//! runs may end within the grace period, the rest is cut off with an error that says so. The second ends it at once.
+//!
+//! It is safe by default: it listens on the loopback address only, asks for keys elsewhere, believes no other host's
+//! name and no other page's script, and bounds bodies, headers, connections, waiting and silence. It keeps no prompt.
+
+mod about;
+mod answer;
+mod app;
+mod guard;
+mod input;
+mod keys;
+mod listen;
+mod refusal;
+mod sse;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::sample::Params;
+use app::App;
+use listen::Listening;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How a server listens and what it takes.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name or address to listen on.
+    pub host: String,
+    /// Port; 0 is any that is free.
+    pub port: u16,
+    /// File of the keys of which each request must have one.
+    pub keys: Option<PathBuf>,
+    /// Listen on other than loopback addresses without keys.
+    pub insecure: bool,
+    /// Further names of the model; the first is the one that answers bear.
+    pub aliases: Vec<String>,
+    /// Where a request says nothing about sampling.
+    pub sampling: Params,
+    /// Where a request says nothing about its length; the rest of the context, when not given.
+    pub max_tokens: Option<u32>,
+    /// Choices that may run or wait at once; more are refused with 429.
+    pub most: usize,
+    /// How long answers may go on after the first signal to end.
+    pub grace: Duration,
+}
+
+/// A socket that is bound, and what will be answered there.
+pub struct Server {
+    app: Arc<App>,
+    socket: TcpListener,
+    address: SocketAddr,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// Threads for connections; what is long runs elsewhere.
+const THREADS: usize = 2;
+/// Threads on which bodies are read and texts become tokens.
+const BLOCKING_THREADS: usize = 8;
+/// How often the thread that started the server looks whether it is to end.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long cut-off answers may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// Binds the socket.
+    ///
+    /// # Errors
+    /// `Invalid` for a host that is none, or one that needs keys; `Io` for an address that cannot be had, and for a file
+    /// of keys that cannot be read.
+    pub fn bind(options: Options) -> Result<Server> {
+        let at = resolve(&options.host, options.port)?;
+        if !at.ip().is_loopback() && options.keys.is_none() && !options.insecure {
+            return Err(Error::Invalid(format!(
+                "{} can be reached from other machines: give --api-key-file FILE, or --insecure to let anybody in",
+                options.host
+            )));
+        }
+        let failed = |what: &str, e: &std::io::Error| {
+            let hint = match e.kind() {
+                std::io::ErrorKind::AddrInUse => "; another program has it: give another --port, or 0 for any",
+                std::io::ErrorKind::PermissionDenied => "; ports below 1024 need rights: give another --port",
+                _ => "",
+            };
+            Error::Io { file: at.to_string(), problem: format!("cannot {what}: {e}{hint}") }
+        };
+        let socket = TcpListener::bind(at).map_err(|e| failed("listen", &e))?;
+        socket.set_nonblocking(true).map_err(|e| failed("listen", &e))?;
+        let address = socket.local_addr().map_err(|e| failed("listen", &e))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("air-http")
+            .enable_all()
+            .build()
+            .map_err(|e| failed("start threads", &e))?;
+        Ok(Server { app: Arc::new(App::new(options, address)?), socket, address, runtime })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `ended` says so: first that the model is being loaded, then what is asked of it. `load` loads it;
+    /// `ready` hears of it when requests are answered.
+    ///
+    /// # Errors
+    /// Those of `load`; `Engine` when the engine ends by itself.
+    pub fn run(
+        self,
+        load: impl FnOnce() -> Result<Engine>,
+        ready: impl FnOnce(&Engine) -> Result<()>,
+        mut ended: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let Server { app, socket, runtime, .. } = self;
+        let listening = Listening::start(&runtime, socket, app.clone())?;
+        let engine = load()?;
+        warm(&engine)?;
+        app.set(engine)?;
+        app.engine().map_or(Ok(()), ready)?;
+        let result = loop {
+            if ended() {
+                break Ok(());
+            }
+            if app.engine().is_some_and(|e| e.silent_for().is_none()) {
+                break Err(Error::Engine("the engine has stopped; see above, and start the server again".into()));
+            }
+            std::thread::sleep(PATIENCE);
+        };
+        let grace = app.options.grace;
+        app.end();
+        listening.stop();
+        wait(grace, || listening.connections() == 0);
+        app.cut();
+        wait(LAST_WORDS, || listening.connections() == 0);
+        runtime.shutdown_timeout(LAST_WORDS);
+        result
+    }
+}
+
+fn wait(most: Duration, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() && begun.elapsed() < most {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One token through the whole model: what is slow the first time is not slow for the first client.
+fn warm(engine: &Engine) -> Result<()> {
+    let request = crate::engine::Request { max_tokens: 1, ..Default::default() };
+    match engine.submit(request)?.text() {
+        // A model without a token to start from is warmed by its first client.
+        Ok(_) | Err(Error::Invalid(_)) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
+    // `[::1]` is how an IPv6 address stands before a port.
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok((ip, port).into());
+    }
+    let found = (bare, port).to_socket_addrs().ok().and_then(|mut all| all.next());
+    found.ok_or_else(|| {
+        Error::Invalid(format!("--host {host} is no address of this machine; give 127.0.0.1 or 0.0.0.0"))
+    })
+}

@@ -1,0 +1,308 @@
+//! `air serve` as its clients meet it, with the embedded model: the same answers as alone, whole or in pieces, one form
+//! for all that is wrong, and an end that leaves nobody without an answer.
+
+#[path = "common/http.rs"]
+mod http;
+#[path = "common/models.rs"]
+mod models;
+#[path = "common/program.rs"]
+mod program;
+
+use http::{Response, Server};
+use models::{Temp, altered};
+use program::{air, err, out, run, temp_file};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+
+fn text(body: &Value) -> String {
+    let choice = &body["choices"][0];
+    choice["text"].as_str().or(choice["message"]["content"].as_str()).unwrap_or_else(|| panic!("{body}")).to_string()
+}
+
+/// The pieces of a stream's choice, joined, and why it ended.
+fn joined(events: &[Value], choice: u64) -> (String, Value) {
+    let (mut text, mut reason) = (String::new(), Value::Null);
+    for c in events.iter().filter_map(|e| e["choices"].get(0)).filter(|c| c["index"] == choice) {
+        text += c["delta"]["content"].as_str().or(c["text"].as_str()).unwrap_or("");
+        assert!(reason.is_null(), "nothing comes behind the end: {c}");
+        reason = c["finish_reason"].clone();
+    }
+    (text, reason)
+}
+
+#[test]
+fn answers_are_what_the_same_requests_get_alone() {
+    let server = Server::start(&[]);
+    let alone = |args: &[&str]| out(&air(&["generate"]).args(args).output().unwrap());
+    let greedy = json!({ "prompt": "ROMEO:", "max_tokens": 24, "temperature": 0 });
+    let seeded =
+        json!({ "prompt": "JULIET:", "max_tokens": 24, "seed": 5, "temperature": 1.5, "model": "embedded demo model" });
+    let chat = json!({ "messages": [{ "role": "user", "content": "What news?" }], "max_completion_tokens": 12, "temperature": 0 });
+    let want = [
+        (COMPLETIONS, greedy, alone(&["-p", "ROMEO:", "-n", "24", "-t", "0"])),
+        (COMPLETIONS, seeded, alone(&["-p", "JULIET:", "-n", "24", "-t", "1.5", "--seed", "5"])),
+        (CHAT, chat, alone(&["--chat", "-p", "What news?", "-n", "12", "-t", "0"])),
+    ];
+    for (path, mut body, want) in want {
+        let whole = server.post(path, &body);
+        assert_eq!(whole.status, 200, "{}", whole.body);
+        let whole = whole.json();
+        assert_eq!(text(&whole), want);
+        let usage = &whole["usage"];
+        let sum = usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap();
+        assert_eq!(usage["total_tokens"], sum);
+
+        body["stream"] = json!(true);
+        body["stream_options"] = json!({ "include_usage": true });
+        let stream = server.post(path, &body);
+        assert!(stream.head.contains("content-type: text/event-stream"), "{}", stream.head);
+        let events = stream.events();
+        assert_eq!(joined(&events, 0), (want, whole["choices"][0]["finish_reason"].clone()));
+        let [rest @ .., last, done] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!((done, &last["choices"]), (&json!("[DONE]"), &json!([])));
+        for field in ["prompt_tokens", "completion_tokens", "total_tokens"] {
+            assert_eq!(last["usage"][field], usage[field], "{last}");
+        }
+        assert!(rest.iter().all(|e| e["usage"].is_null() && e["id"] == last["id"]), "{rest:?}");
+        if path == CHAT {
+            assert_eq!(rest[0]["choices"][0]["delta"]["role"], "assistant");
+        }
+    }
+}
+
+#[test]
+fn choices_and_prompts_each_have_their_place() {
+    let server = Server::start(&[]);
+    let one = |prompt: &str, seed: u64| {
+        text(
+            &server
+                .post(COMPLETIONS, &json!({ "prompt": prompt, "max_tokens": 9, "seed": seed, "temperature": 2 }))
+                .json(),
+        )
+    };
+    let mut body = json!({ "prompt": ["ROMEO:", "JULIET:"], "n": 2, "max_tokens": 9, "seed": 7, "temperature": 2 });
+    let want = [one("ROMEO:", 7), one("ROMEO:", 8), one("JULIET:", 7), one("JULIET:", 8)];
+    let whole = server.post(COMPLETIONS, &body).json();
+    let have: Vec<&Value> = whole["choices"].as_array().unwrap().iter().collect();
+    assert_eq!(have.len(), 4);
+    for (i, want) in want.iter().enumerate() {
+        assert_eq!((&have[i]["index"], have[i]["text"].as_str().unwrap()), (&json!(i), want.as_str()));
+    }
+    body["stream"] = json!(true);
+    let events = server.post(COMPLETIONS, &body).events();
+    for (i, want) in want.iter().enumerate() {
+        assert_eq!(&joined(&events, i as u64).0, want);
+    }
+    // The prompt back, and tokens for texts.
+    let tokens = server.post("/tokenize", &json!({ "prompt": "ROMEO:" })).json();
+    assert_eq!(tokens["count"], tokens["tokens"].as_array().unwrap().len());
+    let echo = json!({ "prompt": tokens["tokens"], "echo": true, "max_tokens": 9, "seed": 7, "temperature": 2 });
+    assert_eq!(text(&server.post(COMPLETIONS, &echo).json()), format!("ROMEO:{}", want[0]));
+    let back = server.post("/detokenize", &json!({ "tokens": tokens["tokens"] })).json();
+    assert_eq!(back, json!({ "prompt": "ROMEO:" }));
+    let prompt = server.post("/apply-template", &json!({ "messages": [{ "role": "user", "content": "hi" }] })).json();
+    assert_eq!(prompt, json!({ "prompt": "ROMEO:\nhi\n\nJULIET:\n" }));
+}
+
+#[test]
+fn probabilities_are_those_of_the_tokens() {
+    let server = Server::start(&[]);
+    let body = json!({ "prompt": "ROMEO:", "max_tokens": 6, "temperature": 0, "logprobs": 3 });
+    let choice = server.post(COMPLETIONS, &body).json()["choices"][0].clone();
+    let told = &choice["logprobs"];
+    let tokens: Vec<&str> = told["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+    assert_eq!(tokens.concat(), choice["text"].as_str().unwrap());
+    for (i, token) in tokens.iter().enumerate() {
+        let (chosen, top) = (&told["token_logprobs"][i], told["top_logprobs"][i].as_object().unwrap());
+        // Greedy: the chosen one is the most probable.
+        assert_eq!((top.len(), top.keys().next().unwrap().as_str(), &top[*token]), (3, *token, chosen));
+        assert!(top.values().map(|p| p.as_f64().unwrap().exp()).sum::<f64>() <= 1.0);
+        assert_eq!(told["text_offset"][i], tokens[..i].concat().chars().count());
+    }
+    // A bias changes what is chosen, not what the model says of it.
+    let second = told["top_logprobs"][0].as_object().unwrap().keys().nth(1).unwrap().clone();
+    let id =
+        server.post("/tokenize", &json!({ "prompt": second, "add_special_tokens": false })).json()["tokens"][0].clone();
+    let biased = json!({ "prompt": "ROMEO:", "max_tokens": 1, "temperature": 0, "logprobs": 3,
+        "logit_bias": { id.to_string(): 100 } });
+    let biased = server.post(COMPLETIONS, &biased).json()["choices"][0]["logprobs"].clone();
+    assert_eq!(
+        (&biased["tokens"][0], &biased["token_logprobs"][0]),
+        (&json!(second), &told["top_logprobs"][0][&second])
+    );
+}
+
+#[test]
+fn what_is_wrong_has_its_status_and_names_its_field() {
+    let server = Server::start(&["--alias", "bard"]);
+    let with = |extra: Value| {
+        let mut body = json!({ "prompt": "a", "max_tokens": 1 });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body.to_string()
+    };
+    let deep = "[".repeat(100_000);
+    let long = "a ".repeat(4000);
+    for (body, status, param, want) in [
+        ("", 400, None, "the body is not JSON"),
+        ("no json", 400, None, "the body is not JSON"),
+        ("[]", 400, None, "body must be a JSON object"),
+        (deep.as_str(), 400, None, "recursion limit exceeded"),
+        (&with(json!({ "temperature": "hot" })), 400, Some("temperature"), "must be a number"),
+        (&with(json!({ "top_p": 7 })), 400, Some("top_p"), "it must be from 0 to 1"),
+        (&with(json!({ "max_tokens": -1 })), 400, Some("max_tokens"), "must be a whole number"),
+        (&with(json!({ "max_tokens": 1u64 << 63 })), 400, Some("max_tokens"), "must be a whole number"),
+        (&with(json!({ "n": 0 })), 400, Some("n"), "it must be 1 to 128"),
+        (&with(json!({ "stop": [""] })), 400, Some("stop[0]"), "has 0 bytes"),
+        (&with(json!({ "logit_bias": { "99999": 1 } })), 400, Some("logit_bias"), "names token 99999"),
+        (&with(json!({ "tools": [{}] })), 400, Some("tools"), "which is not supported"),
+        (&with(json!({ "prompt": long })), 400, None, "the context holds 512"),
+        (&with(json!({ "prompt": [999_999] })), 400, Some("prompt"), "has token 999999"),
+        (&with(json!({ "model": "gpt-9" })), 404, Some("model"), "there is bard, air demo (Shakespeare)"),
+        (&with(json!({ "frobnicate": 1 })), 400, Some("frobnicate"), "is not a field that air knows"),
+    ] {
+        let response = server.ask("POST", COMPLETIONS, &[], body);
+        let shown: String = body.chars().take(60).collect();
+        assert_eq!(response.status, status, "{shown}: {}", response.body);
+        let error = response.json()["error"].clone();
+        assert!(error["message"].as_str().unwrap().contains(want), "{shown}: {error}");
+        assert_eq!(error["param"].as_str(), param, "{shown}: {error}");
+    }
+    for (method, path, head, status) in [
+        ("GET", "/nope", &[][..], 404),
+        ("GET", COMPLETIONS, &[], 405),
+        ("GET", "/v1/models/none", &[], 404),
+        ("GET", "/v1/models/bard", &[], 200),
+        ("GET", "/v1/models", &["Host: evil.example"], 403),
+        ("GET", "/v1/models", &["Origin: http://evil.example"], 403),
+        ("GET", "/v1/models", &["Origin: http://localhost"], 200),
+        ("POST", COMPLETIONS, &["Content-Type: text/plain", "Content-Length: 0"], 400),
+        ("POST", COMPLETIONS, &["Content-Length: 99999999"], 413),
+    ] {
+        let response = server.ask(method, path, head, "");
+        assert_eq!(response.status, status, "{method} {path} {head:?}: {}", response.body);
+        assert_eq!(status != 200, response.json()["error"]["message"].is_string(), "{}", response.body);
+        assert!(response.head.contains("x-request-id: "), "{}", response.head);
+    }
+    let models = server.get("/v1/models").json();
+    assert_eq!((&models["data"][0]["id"], models["data"].as_array().unwrap().len()), (&json!("bard"), 1));
+    // Bytes that are no UTF-8.
+    let mut stream = server.send("POST", COMPLETIONS, &["Content-Type: application/json", "Content-Length: 15"], "");
+    stream.write_all(b"{\"prompt\":\"\xff\xff\"}").unwrap();
+    assert_eq!(Response::read(stream).status, 400);
+    // It lives.
+    assert_eq!(server.get("/health").json()["status"], "ok");
+    assert_eq!(server.get("/ready").json()["model"], "bard");
+    assert_eq!(server.ask("POST", COMPLETIONS, &[], &with(json!({ "model": "bard" }))).json()["model"], "bard");
+}
+
+#[test]
+fn who_has_no_key_gets_no_answer() {
+    let file = temp_file("keys", "first-key\n");
+    let server = Server::start(&["--api-key-file", &file]);
+    let models = |key: &str| server.ask("GET", "/v1/models", &[&format!("Authorization: {key}")], "").status;
+    assert_eq!(server.get("/v1/models").status, 401);
+    assert_eq!(server.post(COMPLETIONS, &json!({ "prompt": "a" })).status, 401);
+    assert_eq!((models("Bearer first-key"), models("bearer first-key"), models("Bearer first-kez")), (200, 200, 401));
+    assert_eq!((models("Basic first-key"), models("Bearer"), models("")), (401, 401, 401));
+    assert_eq!(server.get("/health").status, 200, "a probe has no key");
+    // The file changes while it runs; one that is broken changes nothing.
+    std::fs::write(&*file, "").unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(models("Bearer first-key"), 200);
+    std::fs::write(&*file, "other-key\n").unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!((models("Bearer other-key"), models("Bearer first-key")), (200, 401));
+}
+
+/// A model whose answers take hours.
+fn endless() -> Temp {
+    altered("llama-gqa.gguf", |meta| {
+        meta.insert("llama.context_length", air_rs::meta::Value::U32(1 << 20), None);
+    })
+}
+
+#[test]
+fn more_than_may_wait_is_refused_and_a_client_that_leaves_makes_room() {
+    let model = endless();
+    let server = Server::start(&["-m", &model, "--max-num-seqs", "1", "--max-queue", "2"]);
+    let body = json!({ "prompt": [5], "stream": true, "temperature": 0, "logit_bias": { "2": -100 } }).to_string();
+    let mut streams = vec![];
+    for _ in 0..2 {
+        let mut stream = server.send("POST", COMPLETIONS, &[], &body);
+        // Its head is there: the answer has begun, or waits.
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        streams.push(stream);
+    }
+    let refused = server.ask("POST", COMPLETIONS, &[], &json!({ "prompt": [[1], [2], [3]] }).to_string());
+    assert_eq!((refused.status, refused.head.contains("retry-after: ")), (429, true), "{}", refused.body);
+    drop(streams);
+    let begun = Instant::now();
+    loop {
+        match server.post(COMPLETIONS, &json!({ "prompt": [[1], [2]], "max_tokens": 1 })).status {
+            200 => break,
+            status => assert_eq!(status, 429),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "what left still holds its place");
+    }
+}
+
+#[test]
+fn many_streams_together_are_each_as_alone() {
+    let server = Server::start(&["--max-num-seqs", "8"]);
+    let body = |i: usize, stream: bool| json!({ "prompt": format!("Scene {i}. ROMEO:"), "max_tokens": 12, "seed": i, "temperature": 1.2, "stream": stream });
+    let wanted: Vec<String> = (0..24).map(|i| text(&server.post(COMPLETIONS, &body(i, false)).json())).collect();
+    std::thread::scope(|scope| {
+        let ask = |i: usize| joined(&server.post(COMPLETIONS, &body(i, true)).events(), 0).0;
+        let threads: Vec<_> = (0..24).map(|i| scope.spawn(move || ask(i))).collect();
+        for (thread, want) in threads.into_iter().zip(&wanted) {
+            assert_eq!(&thread.join().unwrap(), want);
+        }
+    });
+}
+
+#[test]
+fn ending_lets_answers_end_and_cuts_off_what_takes_too_long() {
+    let model = endless();
+    for (grace, most, whole) in [("30", 400, true), ("0", 100_000, false)] {
+        let mut server = Server::start(&["-m", &model, "--grace", grace]);
+        let body =
+            json!({ "prompt": [5], "stream": true, "max_tokens": most, "logit_bias": { "2": -100 } }).to_string();
+        let mut streams: Vec<_> = (0..4).map(|_| server.send("POST", COMPLETIONS, &[], &body)).collect();
+        for stream in &mut streams {
+            stream.read_exact(&mut [0; 12]).unwrap();
+        }
+        server.signal(Signal::TERM);
+        for stream in streams {
+            let mut rest = String::new();
+            let mut stream = stream;
+            stream.read_to_string(&mut rest).unwrap();
+            let (done, told) = (rest.contains("data: [DONE]"), rest.contains("\"code\":\"shutting_down\""));
+            assert_eq!((done, told), (whole, !whole), "{}", &rest[rest.len().saturating_sub(300)..]);
+        }
+        assert!(server.child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_server_that_cannot_listen_says_why() {
+    let server = Server::start(&[]);
+    let port = server.port.to_string();
+    for (args, want) in [
+        (&["-P", &port][..], "another program has it: give another --port"),
+        (&["-H", "0.0.0.0", "-P", "0"], "give --api-key-file FILE, or --insecure"),
+        (&["-H", "no.such.host.invalid"], "is no address of this machine"),
+        (&["-H", "192.0.2.1", "--insecure"], "cannot listen"),
+        (&["-P", "0", "--api-key-file", "/none/keys"], "cannot read the keys"),
+        (&["-P", "0", "-m", "/none/model.gguf"], "/none/model.gguf"),
+    ] {
+        let o = run(&[&["serve"], args].concat());
+        assert_eq!((o.status.code(), err(&o).contains(want)), (Some(1), true), "{args:?}: {}", err(&o));
+    }
+    assert_eq!(run(&["serve", "-P", "70000"]).status.code(), Some(2));
+}

@@ -203,3 +203,37 @@ fn state_is_as_large_as_wanted_where_it_fits() {
     assert_eq!(up_to(1, Some(40)), (2, 40));
     assert_eq!(up_to(100, Some(40)), (4, 40));
 }
+
+#[test]
+fn what_begins_alike_is_read_once_also_while_it_is_read() {
+    for (model, shares) in [("llama-gqa", true), ("qwen2-window", false)] {
+        let alone = engine(model, options(1, 4096));
+        let sampled = |i: u32| {
+            let sampling = Params { temperature: 1.0, seed: Some(u64::from(i)), ..Params::default() };
+            // 96 tokens are alike: three pages.
+            let prompt = [tokens(96, 1), tokens(3 + i % 40, i)].concat();
+            Request { sampling, ..greedy(prompt, 20) }
+        };
+        let want: Vec<_> = (0..9).map(|i| ids(&alone, sampled(i))).collect();
+        let e = engine(model, LoadOptions { max_rows: 16, ..options(6, 4096) });
+        let all: Vec<_> = (0..9).map(|i| e.submit(sampled(i)).unwrap()).collect();
+        let ends: Vec<_> = all.into_iter().map(ended).collect();
+        for (i, (ids, end)) in ends.iter().enumerate() {
+            assert_eq!(ids, &want[i], "{model}, request {i}");
+            assert!(i == 0 || !shares || end.usage.kept_tokens >= 96, "{model}, request {i}: {:?}", end.usage);
+        }
+        assert_eq!(ends[0].1.usage.kept_tokens, 0);
+    }
+}
+
+#[test]
+fn who_waits_for_a_beginning_goes_on_when_its_reader_leaves() {
+    let e = endless(LoadOptions { max_rows: 16, ..options(4, 4096) });
+    let first = e.submit(greedy(tokens(2000, 1), 5)).unwrap();
+    let second = e.submit(greedy([tokens(1990, 1), tokens(9, 2)].concat(), 5)).unwrap();
+    // Others are not held up.
+    assert_eq!(ids(&e, greedy(tokens(4, 3), 2)).len(), 2);
+    first.cancel();
+    drop(first);
+    assert_eq!(ended(second).0.len(), 5);
+}

@@ -112,6 +112,11 @@ impl Job {
         }
     }
 
+    /// All of its tokens so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
     /// Positions for which there must be pages now: what it has, and a while of going on, but never more than it can
     /// come to.
     pub fn wants(&self) -> u32 {

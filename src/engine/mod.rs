@@ -11,6 +11,7 @@ mod foresight;
 mod job;
 mod load;
 mod memory;
+mod pace;
 mod pass;
 mod pressure;
 mod pulse;

@@ -137,6 +137,11 @@ impl Runner {
         &mut self.kv
     }
 
+    /// Whether some layers see a window only.
+    pub fn is_windowed(&self) -> bool {
+        self.kv.is_windowed()
+    }
+
     /// Most rows of a pass. One with more than a batch has reads each stage's weights once for all its tiles.
     pub fn pass_rows(&self) -> usize {
         self.pass_rows

@@ -14,23 +14,28 @@
 //! to wait holds up those behind it, so that small ones cannot keep a large one out for ever.
 //!
 //! The state of a generation stays when it has ended, until its place or its pages are needed: a request that begins
-//! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same.
+//! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same. So does
+//! one that begins as another does that still runs, by whole pages; while that one's prompt is just being read it waits
+//! for it, since the same rows would be computed twice, and holds up nobody.
 //!
 //! Between passes, and while nothing comes, `relief` looks whether memory is short; new work is refused while it is
 //! very short, or waits where it said so.
 
 use super::job::{Bounds, Job, Progress};
+use super::pace::Pace;
 use super::pulse::Pulse;
 use super::relief::{Kept, Relief};
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
 use crate::error::{Error, Result};
-use crate::kv::SeqId;
+use crate::hal::PAGE;
+use crate::kv::{Kv, SeqId};
 use crate::text::Tokenizer;
 use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// What connects the engine's thread with its handles.
 pub(super) struct Queue {
@@ -51,6 +56,9 @@ pub(super) struct Scheduler {
     active: Vec<Active>,
     /// The first in the queue, while there are too few pages for it; before it those that gave their pages up.
     waiting: VecDeque<Job>,
+    /// Jobs that wait for the beginning that they share with one whose prompt is being read.
+    behind: Vec<Job>,
+    pace: Pace,
     /// Whether something ended since it was found that they must wait.
     freed: bool,
     /// Sequences of ended generations with the tokens that they hold, those first that were used least lately. Together
@@ -88,6 +96,8 @@ impl Scheduler {
             bounds,
             active,
             waiting,
+            behind: vec![],
+            pace: Pace::default(),
             freed: false,
             kept,
             max_sequences,
@@ -120,7 +130,7 @@ impl Scheduler {
         for rows in self.active.iter().filter_map(|a| a.job.reader()) {
             select.send(rows);
         }
-        if self.active.len() < self.max_sequences && self.waiting.is_empty() {
+        if self.active.len() + self.behind.len() < self.max_sequences && self.waiting.is_empty() {
             select.recv(&self.queue.commands);
         }
         // Whatever it was, the next turn finds it.
@@ -130,7 +140,14 @@ impl Scheduler {
     /// Takes commands while there is room. False when the engine was dropped: what still runs or waits has nobody who
     /// listens.
     fn admit(&mut self) -> bool {
-        while self.active.len() < self.max_sequences && !self.queue.closed.load(Ordering::Relaxed) {
+        for at in (0..self.behind.len()).rev() {
+            if !self.follows(&self.behind[at]) {
+                // They came before what is still in the channel.
+                self.waiting.push_back(self.behind.remove(at));
+                self.freed = true;
+            }
+        }
+        while self.active.len() + self.behind.len() < self.max_sequences && !self.queue.closed.load(Ordering::Relaxed) {
             if !self.waiting.is_empty() {
                 if !self.freed || self.relief.refusal().is_some() {
                     break;
@@ -149,6 +166,7 @@ impl Scheduler {
                 Ok(command) => {
                     if let Some(mut job) = Job::new(command, self.bounds, self.tokenizer.clone()) {
                         match self.relief.refusal() {
+                            None if self.follows(&job) => self.behind.push(job),
                             None => {
                                 let waits = self.start(job);
                                 self.waiting.extend(waits);
@@ -215,17 +233,38 @@ impl Scheduler {
         self.freed = false;
     }
 
-    /// A sequence with the pages that the job wants now, and how much of its text it holds already: a fork of the kept
-    /// one that shares most with it. Other kept sequences give way, the oldest first; at last that one itself is
+    /// Whether another job is just reading a beginning that this one has too.
+    fn follows(&self, job: &Job) -> bool {
+        // Of a window's pages nothing may be left when it is read.
+        if self.runner.is_windowed() {
+            return false;
+        }
+        let pages = |tokens: &[u32]| job.shared(tokens) / PAGE;
+        let now = self.active.iter().map(|a| pages(a.job.past()));
+        let now = now.chain(self.kept.iter().map(|(_, tokens)| pages(tokens))).max().unwrap_or(0);
+        let reading = self.active.iter().filter(|a| !a.job.is_decoding() && a.job.reader().is_none());
+        reading.map(|a| pages(a.job.tokens())).max().unwrap_or(0) > now
+    }
+
+    /// The running job that shares most whole pages with a job's text, if one does, with how many positions that are.
+    fn running(&self, job: &Job) -> Option<(SeqId, usize)> {
+        let shared = self.active.iter().map(|a| (a.seq, job.shared(a.job.past()) / PAGE * PAGE));
+        shared.filter(|x| x.1 > 0).max_by_key(|x| x.1)
+    }
+
+    /// A sequence with the pages that the job wants now, and how much of its text it holds already: a fork of the one,
+    /// kept or running, that shares most with it. Other kept sequences give way, the oldest first; at last that one itself is
     /// taken. `None` when even then the jobs that run hold too much.
     fn place(&mut self, job: &Job) -> Option<(SeqId, usize)> {
-        let best = self.best(job);
+        let running = self.running(job);
+        let best = self.best(job, running.map_or(0, |x| x.1));
         let kv = self.runner.kv();
         loop {
             if self.active.len() + self.kept.len() + usize::from(best.is_some()) < self.max_sequences {
+                let shared = |kv: &mut Kv| running.and_then(|(seq, n)| Some((kv.fork_pages(seq, n as u32)?, n)));
                 let (seq, n) = match &best {
                     Some((kept, _, n)) => (kv.fork(*kept), *n),
-                    None => (kv.create(), 0),
+                    None => shared(kv).unwrap_or_else(|| (kv.create(), 0)),
                 };
                 if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.wants()) {
                     self.kept.extend(best.map(|(kept, tokens, _)| (kept, tokens)));
@@ -247,12 +286,13 @@ impl Scheduler {
         None
     }
 
-    /// Takes out the kept sequence that shares most with a job's text, if one does, with the length that is shared.
-    fn best(&mut self, job: &Job) -> Option<(SeqId, Vec<u32>, usize)> {
+    /// Takes out the kept sequence that shares most with a job's text, if one shares more than `least`, with the length
+    /// that is shared.
+    fn best(&mut self, job: &Job, least: usize) -> Option<(SeqId, Vec<u32>, usize)> {
         let kv = self.runner.kv();
         let shared = |(seq, tokens): &(SeqId, Vec<u32>)| {
             // Of a window that has moved on, what it gave back would be seen again.
-            Some(job.shared(tokens)).filter(|&n| n > 0 && kv.can_restore(*seq, n as u32).is_ok())
+            Some(job.shared(tokens)).filter(|&n| n > least && kv.can_restore(*seq, n as u32).is_ok())
         };
         let (at, n) =
             self.kept.iter().map(shared).enumerate().filter_map(|(at, n)| Some((at, n?))).max_by_key(|x| x.1)?;
@@ -267,6 +307,7 @@ impl Scheduler {
             }
         }
         self.waiting.retain_mut(|job| !job.end_if_cancelled());
+        self.behind.retain_mut(|job| !job.end_if_cancelled());
     }
 
     /// Takes an ended job out; its state stays if it is sound.
@@ -287,6 +328,8 @@ impl Scheduler {
     fn plan(&mut self) {
         let (mut rows, mut outputs) = (self.runner.pass_rows(), self.runner.max_outputs());
         self.parts.clear();
+        let generates = self.active.iter().any(|a| a.job.is_decoding());
+        let mut prompts = if generates { self.pace.rows() } else { usize::MAX };
         for decoding in [true, false] {
             for (at, Active { job, .. }) in
                 self.active.iter().enumerate().filter(|(_, a)| a.job.is_decoding() == decoding)
@@ -295,7 +338,8 @@ impl Scheduler {
                     continue;
                 }
                 let (pending, all) = (job.pending().len(), job.reader().is_some());
-                let tokens = pending.min(rows).min(if all { outputs } else { usize::MAX });
+                let most = if decoding { rows } else { rows.min(prompts) };
+                let tokens = pending.min(most).min(if all { outputs } else { usize::MAX });
                 let ends = tokens == pending;
                 if tokens == 0 || (ends && outputs == 0) {
                     continue;
@@ -307,6 +351,7 @@ impl Scheduler {
                 };
                 rows -= tokens;
                 outputs -= used;
+                prompts -= if decoding { 0 } else { tokens };
                 self.parts.push(Part { job: at, tokens, outputs: wanted, progress: Progress::Running });
             }
         }
@@ -315,10 +360,13 @@ impl Scheduler {
     /// Runs one pass and hands its logits to the jobs. Where it fails, each job has a pass of its own: a text whose
     /// numbers overflow must not end its neighbours.
     fn pass(&mut self) {
-        let Scheduler { active, runner, parts, queue, .. } = self;
+        let Scheduler { active, runner, parts, queue, pace, .. } = self;
+        let prompts = parts.iter().filter(|p| !active[p.job].job.is_decoding()).map(|p| p.tokens).sum();
+        let begun = Instant::now();
         match run(active, runner, parts, queue) {
+            Ok(()) => pace.took(prompts, begun.elapsed().as_secs_f64()),
             // What was given up stays as it was; the next turn ends what was cancelled.
-            Ok(()) | Err(Error::Cancelled) => {}
+            Err(Error::Cancelled) => {}
             Err(_) => {
                 for p in parts.iter_mut() {
                     match run(active, runner, std::slice::from_mut(p), queue) {

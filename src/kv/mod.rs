@@ -145,6 +145,11 @@ impl Kv {
         self.pools.iter().map(|p| p.free.len()).collect()
     }
 
+    /// Whether some layers see a window only, and give pages back that it has left.
+    pub fn is_windowed(&self) -> bool {
+        self.pools.iter().any(|p| p.window.is_some())
+    }
+
     /// Lets the backend give the memory of free pages back to the system.
     pub fn forget_free(&self, backend: &mut dyn Backend) {
         for (group, pool) in self.pools.iter().enumerate() {
@@ -168,14 +173,19 @@ impl Kv {
     /// what was reserved stays, when that is more than what is free and not reserved for others.
     pub fn reserve(&mut self, id: SeqId, positions: u32) -> bool {
         let before = std::mem::replace(&mut self.get_mut(id).reserved, positions);
-        let fits = self.pools.iter().enumerate().all(|(g, pool)| {
-            let due = |s: &Sequence| pool.due(s, &s.tables[g], self.max_rows);
-            self.sequences.iter().flatten().map(due).sum::<usize>() <= pool.free.len()
-        });
+        let fits = self.covers();
         if !fits {
             self.get_mut(id).reserved = before;
         }
         fits
+    }
+
+    /// Whether the free pages cover all that is reserved.
+    fn covers(&self) -> bool {
+        self.pools.iter().enumerate().all(|(g, pool)| {
+            let due = |s: &Sequence| pool.due(s, &s.tables[g], self.max_rows);
+            self.sequences.iter().flatten().map(due).sum::<usize>() <= pool.free.len()
+        })
     }
 
     /// Positions up to which a sequence may grow.
@@ -204,6 +214,31 @@ impl Kv {
             copy.tables.push(table);
         }
         self.insert(copy)
+    }
+
+    /// A sequence with the same first `len` positions, whole pages, of one that may be growing: neither ever writes what
+    /// they share. `None` where a window has given some of them back, or where what is reserved would not be covered any
+    /// more, since a page that is shared frees nothing when a window leaves it behind.
+    ///
+    /// # Panics
+    /// When `len` is not a multiple of a page.
+    pub fn fork_pages(&mut self, id: SeqId, len: u32) -> Option<SeqId> {
+        assert!((len as usize).is_multiple_of(PAGE), "only whole pages are never written again");
+        self.can_restore(id, len).ok()?;
+        let tables = self.get(id).tables.clone();
+        let mut copy = Sequence { len, tables: vec![], reserved: 0 };
+        for (pool, mut table) in self.pools.iter_mut().zip(tables) {
+            table.truncate(len as usize / PAGE);
+            table.iter().filter(|&&p| p != NO_PAGE).for_each(|&p| pool.holders[p as usize] += 1);
+            table.reserve_exact(self.entries.saturating_sub(table.len()));
+            copy.tables.push(table);
+        }
+        let copy = self.insert(copy);
+        if self.covers() {
+            return Some(copy);
+        }
+        self.release(copy);
+        None
     }
 
     /// Gives all pages of a sequence back.

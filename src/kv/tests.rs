@@ -68,11 +68,16 @@ fn random_histories_keep_every_sequence_apart_and_lose_no_page() {
         if step % 20 == 0 {
             kv.forget_free(&mut memory);
         }
-        match random(8) {
+        match random(9) {
             0 if model.len() < 6 => model.push((kv.create(), vec![])),
             1 if !model.is_empty() && model.len() < 6 => {
                 let (id, past) = model[random(model.len() as u64) as usize].clone();
                 model.push((kv.fork(id), past));
+            }
+            8 if !model.is_empty() && model.len() < 6 => {
+                let (id, past) = model[random(model.len() as u64) as usize].clone();
+                let len = random(past.len() as u64 / PAGE as u64 + 1) as usize * PAGE;
+                model.extend(kv.fork_pages(id, len as u32).map(|copy| (copy, past[..len].to_vec())));
             }
             2 if !model.is_empty() => {
                 let (id, _) = model.swap_remove(random(model.len() as u64) as usize);
@@ -176,12 +181,24 @@ fn what_is_reserved_is_there_when_it_is_needed() {
         };
         // With the length that each may grow to.
         let (mut growing, mut ended): (Vec<(SeqId, u32)>, Vec<SeqId>) = (vec![], vec![]);
-        let (mut refused, mut forked, mut dry) = (0, 0, 0);
+        let (mut refused, mut forked, mut dry, mut shared) = (0, 0, 0, 0);
         for step in 0..40_000 {
             match random(10) {
                 0 | 1 if growing.len() < 5 => {
+                    // Whole pages of one that grows itself.
+                    let beside = |kv: &mut Kv, at: u32, pages: u32| {
+                        let (id, _) = growing.get(at as usize)?;
+                        let len = pages.min(kv.len(*id) / PAGE as u32) * PAGE as u32;
+                        kv.fork_pages(*id, len)
+                    };
                     let id = match random(ended.len() as u32 + 1) as usize {
-                        0 => kv.create(),
+                        0 => match beside(&mut kv, random(8), random(20)) {
+                            Some(id) => {
+                                shared += u32::from(kv.len(id) > 0);
+                                id
+                            }
+                            None => kv.create(),
+                        },
                         at => {
                             let id = kv.fork(ended[at - 1]);
                             let len = random(kv.len(id) + 1);
@@ -220,7 +237,8 @@ fn what_is_reserved_is_there_when_it_is_needed() {
                 _ => {}
             }
         }
-        assert!(refused > 500 && forked > 500 && dry > 100, "{refused} refused, {forked} forked, {dry} times dry");
+        let counts = format!("{refused} refused, {forked} forked, {shared} shared, {dry} times dry");
+        assert!(refused > 500 && forked > 500 && shared > 20 && dry > 100, "{counts}");
         ended.into_iter().chain(growing.into_iter().map(|(id, _)| id)).for_each(|id| kv.release(id));
         assert_eq!(kv.free_pages(), [pages, window_pages]);
     }

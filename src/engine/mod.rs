@@ -35,6 +35,7 @@ pub use load::{LoadOptions, Outlook, Progress, StateSize, load, outlook};
 pub use memory::{available as available_memory, cores};
 pub use pass::Watch;
 pub use pressure::{Level, Reading};
+pub use pulse::Occupancy;
 use pulse::Pulse;
 pub use relief::{Gauge, PressureReport};
 use relief::{Relief, Seen};
@@ -224,6 +225,12 @@ impl Engine {
     pub fn silent_for(&self) -> Option<Duration> {
         let runs = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         runs.then(|| self.pulse.silent_for())
+    }
+
+    /// How full it is, as its thread showed when it last had a look.
+    pub fn occupancy(&self) -> Occupancy {
+        let now = self.pulse.occupancy();
+        Occupancy { waiting: now.waiting + self.commands.as_ref().map_or(0, Sender::len), ..now }
     }
 
     /// Starts a generation whose events go to `sink`, for whoever cannot wait in a thread. Setting `cancel` ends it.

@@ -23,7 +23,7 @@
 
 use super::job::{Bounds, Job, Progress};
 use super::pace::Pace;
-use super::pulse::Pulse;
+use super::pulse::{Occupancy, Pulse};
 use super::relief::{Kept, Relief};
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
@@ -108,19 +108,26 @@ impl Scheduler {
     /// Works until every handle of the engine is gone.
     pub fn run(mut self) {
         loop {
-            self.queue.pulse.beat();
             self.sweep();
             self.relief.look(&mut self.runner, &mut self.kept);
             if !self.admit() {
                 break;
             }
             self.grow();
+            self.show();
             self.plan();
             match self.parts.is_empty() {
                 true => self.wait(),
                 false => self.pass(),
             }
         }
+    }
+
+    /// Shows that it lives, and how full it is.
+    fn show(&mut self) {
+        let (pages, free_pages) = self.runner.kv().fullest();
+        let waiting = self.waiting.len() + self.behind.len();
+        self.queue.pulse.show(Occupancy { running: self.active.len(), waiting, pages, free_pages });
     }
 
     /// There is nothing to do, or all that is active is evaluations whose reader is behind: waits until one is read on,

@@ -150,6 +150,13 @@ impl Kv {
         self.pools.iter().any(|p| p.window.is_some())
     }
 
+    /// Pages in all, and free ones, of the group that has most of its pages in use.
+    pub fn fullest(&self) -> (usize, usize) {
+        let pages = |p: &Pool| (p.holders.len(), p.free.len());
+        let used = |p: &&Pool| (p.holders.len() - p.free.len()) * 1000 / p.holders.len().max(1);
+        self.pools.iter().max_by_key(used).map_or((0, 0), pages)
+    }
+
     /// Lets the backend give the memory of free pages back to the system.
     pub fn forget_free(&self, backend: &mut dyn Backend) {
         for (group, pool) in self.pools.iter().enumerate() {

@@ -52,6 +52,11 @@ pub async fn ready(State(app): State<Arc<App>>) -> Said {
     Ok(Json(json!({ "status": "ready", "model": loaded.name() })))
 }
 
+/// `GET /metrics`
+pub async fn metrics(State(app): State<Arc<App>>) -> impl axum::response::IntoResponse {
+    ([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.measured())
+}
+
 /// `POST /tokenize`
 pub async fn tokenize(State(app): State<Arc<App>>, input: Bytes) -> Said {
     said(app, input, |loaded, body| openai::tokenize(&loaded.engine, loaded.chat.as_ref(), body)).await

@@ -2,6 +2,7 @@
 
 use super::app::{App, Loaded, new_id};
 use super::input::{Bytes, blocking};
+use super::metrics::Stopwatch;
 use super::refusal::Refusal;
 use super::sse;
 use crate::engine::{Event, FinishReason};
@@ -79,8 +80,13 @@ fn submit(app: &Arc<App>, loaded: &Loaded, wanted: Vec<Wanted>) -> Result<Heard,
     let (to, from) = unbounded_channel();
     let cancel = Cancel(Arc::default());
     for (choice, Wanted { request, .. }) in wanted.into_iter().enumerate() {
-        let to = to.clone();
-        let sink = Arc::new(move |event| to.send((choice, event)).is_ok());
+        let (to, instruments, watch) = (to.clone(), loaded.instruments.clone(), Stopwatch::start());
+        let sink = Arc::new(move |event: Result<Event>| {
+            if let Ok(event) = &event {
+                watch.hear(event, &instruments);
+            }
+            to.send((choice, event)).is_ok()
+        });
         loaded.engine.submit_to(request, cancel.0.clone(), sink)?;
     }
     let waiting = app.clone();

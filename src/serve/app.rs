@@ -2,6 +2,7 @@
 
 use super::guard;
 use super::keys::Keys;
+use super::metrics::{Instruments, Metrics};
 use super::refusal::Refusal;
 use super::{Options, about, answer};
 use crate::engine::{ChatFormat, Engine};
@@ -20,6 +21,7 @@ pub struct App {
     pub options: Options,
     pub address: SocketAddr,
     pub keys: Option<Keys>,
+    pub metrics: Metrics,
     loaded: OnceLock<Loaded>,
     ending: AtomicBool,
     /// Wakes answers that are to be cut off.
@@ -51,6 +53,7 @@ pub struct Loaded {
     pub chat: Option<ChatFormat>,
     /// What the model may be called; answers bear the first.
     pub names: Vec<String>,
+    pub instruments: Arc<Instruments>,
     /// When it became ready, in seconds since 1970.
     pub created: u64,
 }
@@ -61,7 +64,17 @@ impl App {
     pub fn new(options: Options, address: SocketAddr) -> Result<App> {
         let keys = options.keys.as_deref().map(Keys::open).transpose()?;
         let room = Arc::new(Semaphore::new(options.most));
-        Ok(App { options, address, keys, loaded: OnceLock::new(), ending: false.into(), cut: Cut::default(), room })
+        let metrics = Metrics::new()?;
+        Ok(App {
+            options,
+            address,
+            keys,
+            metrics,
+            loaded: OnceLock::new(),
+            ending: false.into(),
+            cut: Cut::default(),
+            room,
+        })
     }
 
     /// The model is ready.
@@ -73,12 +86,19 @@ impl App {
         let names = names(&self.options.aliases, engine.info().name.as_deref(), &engine.info().file);
         let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         // Set once, by the thread that runs the server.
-        let _ = self.loaded.set(Loaded { engine, chat, names, created });
+        let instruments = Instruments::new(&self.metrics, names.first().map_or("", String::as_str));
+        let instruments = Arc::new(instruments);
+        let _ = self.loaded.set(Loaded { engine, chat, names, instruments, created });
         Ok(())
     }
 
     pub fn engine(&self) -> Option<&Engine> {
         self.loaded.get().map(|l| &l.engine)
+    }
+
+    /// What was counted, for Prometheus.
+    pub fn measured(&self) -> String {
+        self.metrics.text(self.loaded.get().map(|l| (&l.engine, &*l.instruments)))
     }
 
     /// The model, if requests are taken now.
@@ -153,7 +173,10 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(method)
         .layer(middleware::from_fn_with_state(app.clone(), guard::keys));
-    let open = Router::new().route("/health", get(about::health)).route("/ready", get(about::ready));
+    let open = Router::new()
+        .route("/health", get(about::health))
+        .route("/ready", get(about::ready))
+        .route("/metrics", get(about::metrics));
     guarded.merge(open).layer(middleware::from_fn_with_state(app.clone(), guard::every)).with_state(app)
 }
 

@@ -2,7 +2,7 @@
 
 use super::app::{App, new_id};
 use super::refusal::Refusal;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -13,6 +13,8 @@ use std::sync::Arc;
 /// Every response says which request it answers, and a panic ends its own request only.
 pub async fn every(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = new_id();
+    // One of the server's own; what it does not know has no name of its own.
+    let path = request.extensions().get::<MatchedPath>().map_or("other".to_string(), |p| p.as_str().to_string());
     let mut response = match place(&app, request.headers()) {
         Err(refusal) => refusal.into_response(),
         Ok(()) => AssertUnwindSafe(next.run(request))
@@ -20,6 +22,7 @@ pub async fn every(State(app): State<Arc<App>>, request: Request, next: Next) ->
             .await
             .unwrap_or_else(|_| Refusal::broken().into_response()),
     };
+    app.metrics.answered(&path, response.status().as_u16());
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", id);
     }

@@ -26,6 +26,8 @@ const HEAD: Duration = Duration::from_secs(30);
 const DEAF: Duration = Duration::from_secs(60);
 /// Most bytes of the head of a request.
 const MAX_HEAD: usize = 64 << 10;
+/// How often measured times are counted, though nobody asks for them.
+const TIDY: Duration = Duration::from_secs(5);
 /// Pause when the system gives no further connection.
 const REST: Duration = Duration::from_millis(50);
 
@@ -48,6 +50,7 @@ impl Listening {
         let (stop, stopped) = watch::channel(false);
         let most = connections();
         let room = Arc::new(Semaphore::new(most));
+        runtime.spawn(tidy(app.clone()));
         runtime.spawn(accept(listener, router(app), stopped, room.clone()));
         Ok(Listening { stop, room, most })
     }
@@ -77,6 +80,13 @@ fn connections() -> usize {
         _ => wanted,
     };
     files.saturating_sub(OTHER_FILES).clamp(8, MAX_CONNECTIONS) as usize
+}
+
+async fn tidy(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        app.metrics.tidy();
+    }
 }
 
 async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>, room: Arc<Semaphore>) {

@@ -18,6 +18,7 @@ mod guard;
 mod input;
 mod keys;
 mod listen;
+mod metrics;
 mod refusal;
 mod sse;
 

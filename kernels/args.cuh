@@ -31,10 +31,20 @@ struct QuantiseArgs {
     uint32_t blocks, unused;
 };
 
+// One more matrix for the same input, with a result of its own: y[slot][row] = weight row . input (+ bias), slots
+// `rows` apart. No rows: there is none.
+struct MatvecMore {
+    const uint8_t* weight;
+    const float* bias;
+    float* y;
+    uint32_t rows, unused;
+};
+
 // y[slot][row] = weight row . input (+ bias). Plain: `n` rows of input, `ids` is null. By experts: blockIdx.y is the
 // slot, its expert is ids[slot] and its input slot / share. With `up` it is a gate, and the product of `up` with the
 // same input goes through it: silu(weight row . input) * (up row . input). A residual is added last; y may be it. Slots
-// of y and of the residual are `stride` apart: these may be some rows of a larger matrix.
+// of y and of the residual are `stride` apart: these may be some rows of a larger matrix. A plain product that is no
+// gate may have `more` matrices behind it: their rows follow in the grid.
 struct MatvecArgs {
     const uint8_t* weight;
     const uint8_t* up;
@@ -46,6 +56,7 @@ struct MatvecArgs {
     const uint32_t* ids;
     float* y;
     uint32_t cols, rows, n, share, stride, unused;
+    MatvecMore more[2];
 };
 
 // As above for many inputs, without a gate; for weights in float16 `scales` are the inputs' `Powers`. By experts:

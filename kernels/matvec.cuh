@@ -2,7 +2,8 @@
 //
 // The bytes of the weights are what such a product costs. Lanes take neighbouring steps of a row, so a warp reads one
 // stretch of memory at a time, and each step is unpacked once for all rows of activations, which stay in the caches.
-// Rows of activations beyond `n` are not computed. The same kernels serve experts, one slot for each blockIdx.y.
+// Rows of activations beyond `n` are not computed. The same kernels serve experts, one slot for each blockIdx.y, and
+// several matrices with one input, whose rows follow one another.
 #pragma once
 
 #include "args.cuh"
@@ -11,16 +12,28 @@
 
 constexpr uint32_t MATVEC_THREADS = 128;
 
-// What a warp computes: a row of the matrix with the inputs from `input` on, for the slots from `slot` on.
+// What a warp computes: a row of a matrix (the first, or one more) with the inputs from `input` on, for the slots from
+// `slot` on. What else is the matrix's is looked up where it is needed (`of_matrix`): in registers it would cost warps.
 struct MatvecRow {
-    uint32_t row, slot, input;
+    uint32_t matrix, row, rows, slot, input;
     // Of the row, in bytes of the weights.
     uint64_t offset;
 };
 
+template <class T> __device__ inline T of_matrix(uint32_t matrix, T first, T second, T third) {
+    return matrix == 0 ? first : matrix == 1 ? second : third;
+}
+
 __device__ inline MatvecRow matvec_row(const MatvecArgs& a, uint64_t row_bytes) {
     MatvecRow r;
+    r.matrix = 0;
     r.row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    r.rows = a.rows;
+    while (r.matrix < 2 && r.row >= r.rows) {
+        r.row -= r.rows;
+        r.matrix++;
+        r.rows = of_matrix(r.matrix, a.rows, a.more[0].rows, a.more[1].rows);
+    }
     r.slot = blockIdx.y;
     r.input = a.ids ? r.slot / a.share : 0;
     const uint64_t expert = a.ids ? a.ids[r.slot] : 0;
@@ -83,24 +96,27 @@ template <class F, int N> struct Floats {
 // Lane j finishes and writes input j. A gate is a first round, whose sums each lane keeps.
 template <class Kind, int N> __device__ inline void matvec(const MatvecArgs& a) {
     const MatvecRow r = matvec_row(a, Kind::row_bytes(a.cols));
-    if (r.row >= a.rows) return;
+    if (r.row >= r.rows) return;
     const uint32_t lane = threadIdx.x % WARP, rounds = a.up ? 2 : 1;
     float gate = 0.0f, y = 0.0f;
     for (uint32_t round = 0; round < rounds; round++) {
         gate = y;
         float sums[N] = {};
-        Kind::sums(a, (round ? a.up : a.weight) + r.offset, r.input, sums);
+        const uint8_t* weight = of_matrix(r.matrix, a.weight, a.more[0].weight, a.more[1].weight);
+        Kind::sums(a, (round ? a.up : weight) + r.offset, r.input, sums);
         for (uint32_t j = 0; j < N; j++) {
             const float sum = warp_sum(sums[j]);
             if (lane == j) y = sum;
         }
     }
     if (lane >= a.n) return;
-    const uint64_t at = (uint64_t)(r.slot + lane) * a.stride + r.row;
+    const float* bias = of_matrix(r.matrix, a.bias, a.more[0].bias, a.more[1].bias);
+    const uint32_t stride = of_matrix(r.matrix, a.stride, a.more[0].rows, a.more[1].rows);
+    const uint64_t at = (uint64_t)(r.slot + lane) * stride + r.row;
     if (a.up) y = gate / (1.0f + expf(-gate)) * y;
-    if (a.bias) y += a.bias[r.row];
+    if (bias) y += bias[r.row];
     if (a.residual) y += a.residual[at];
-    a.y[at] = y;
+    of_matrix(r.matrix, a.y, a.more[0].y, a.more[1].y)[at] = y;
 }
 
 // Kernels of one format for one, up to four and up to eight rows.

@@ -1,10 +1,13 @@
 //! Ops that run as one kernel give the bits of the ops one by one.
 
 use crate::case::{Case, Random, Tensor, assert_bits, carry, no_kv, one_op, plain_rows};
+use crate::device::{Device, is_gpu};
 use crate::ops::mat_mul;
 use crate::state::attend;
+use air_rs::hal::cuda::Cuda;
 use air_rs::op::{Attention, Builder, Carry, CarryId, Op, Pairing, Program, Rope, ValueId};
 use air_rs::quant::Kind;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A norm makes the eight bits that the product behind it reads.
 pub fn norms_before_products() {
@@ -40,6 +43,62 @@ pub fn norms_before_products() {
             assert_bits(&both.cuda(rows, reversed), &want, &format!("{rows} rows of {cols}"));
         }
     }
+}
+
+/// Products of one input, of which those with weights of one format are one kernel: each of them is the one that runs
+/// alone.
+pub fn products_of_one_input() {
+    use Kind::{F16, Q4_K, Q6_K, Q8_0};
+    let mut rng = Random(42);
+    let shapes = [40, 21, 67];
+    for (kinds, kernels) in [([Q8_0; 3], 1), ([Q4_K, Q4_K, Q6_K], 2), ([Q6_K, Q4_K, Q6_K], 2), ([F16; 3], 1)] {
+        for rows in [1, 3, 8, 11] {
+            let mut alone: Vec<Case> =
+                (0..3).map(|i| mat_mul(kinds[i], rows, 512, shapes[i], i > 0, &mut rng)).collect();
+            let input = alone[0].input.clone();
+            alone.iter_mut().for_each(|case| case.input.clone_from(&input));
+            let wants: Vec<Vec<f32>> = alone.iter().map(|case| case.cuda(rows, false)).collect();
+            let mut tensors: Vec<Tensor> = alone.into_iter().flat_map(|case| case.tensors).collect();
+            for (which, want) in wants.iter().enumerate() {
+                let carries = vec![carry("x", 512), carry("y", shapes[which])];
+                let program = products(&carries, shapes, which);
+                let (list, tables) = plain_rows(rows);
+                let kv = no_kv();
+                let case = Case { carries, tensors, program, kv, rows: list, tables, input: input.clone(), ring: 0 };
+                for reversed in [false, true] {
+                    let what = format!("{rows} rows, product {which} of {kinds:?}");
+                    assert_bits(&case.cuda(rows, reversed), want, &what);
+                }
+                if !is_gpu() && rows <= 8 {
+                    let device = Device::new(false);
+                    let done = device.done.clone();
+                    case.run(&mut Cuda::new(Box::new(device)).unwrap(), rows).unwrap();
+                    let quantised = usize::from(kinds[0] != F16);
+                    assert_eq!(done[0].load(Relaxed), kernels + quantised + 2, "{rows} rows of {kinds:?}");
+                }
+                tensors = case.tensors;
+            }
+        }
+    }
+}
+
+/// Three products of the first carry, one of them in the last; all but the first have a bias.
+fn products(carries: &[Carry], shapes: [usize; 3], which: usize) -> Program {
+    let mut b = Builder::new("products", carries);
+    let (x, mut others) = (b.carry(CarryId(0)), vec![]);
+    for (i, rows) in shapes.into_iter().enumerate() {
+        let weight = b.weight("w", &[512, rows]);
+        let bias = (i > 0).then(|| b.weight("b", &[rows]));
+        let out = if i == which { b.carry(CarryId(1)) } else { b.value("y", rows) };
+        b.op(Op::MatMul { x, weight, bias, out });
+        others.extend((i != which).then_some(out));
+    }
+    // What nobody reads later has its place for the moment only.
+    for y in others {
+        let out = b.value("twice", b.width(y));
+        b.op(Op::Add { a: y, b: y, out });
+    }
+    b.finish()
 }
 
 /// Queries and keys are turned, and keys and values go into the state, by one kernel or by four, which other tests

@@ -60,6 +60,7 @@ const TESTS: &[Test] = tests![
     ops::products_of_parts,
     ops::a_panel_that_does_not_come,
     fused::norms_before_products,
+    fused::products_of_one_input,
     fused::positions,
     state::attention_over_pages,
     state::attention_of_any_group_and_head,

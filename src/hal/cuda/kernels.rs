@@ -65,10 +65,13 @@ layouts! {
     QuantiseArgs { x: Address, q: Address, scales: Address, blocks: u32, unused: u32 }
     /// `row_powers`
     RowPowersArgs { x: Address, powers: Address, cols: u32, rows: u32 }
+    /// A matrix more for the same input; none where it has no rows.
+    MatvecMore { weight: Address, bias: Address, y: Address, rows: u32, unused: u32 }
     /// `matvec_*`; no gate where `up` is zero, no experts where `ids` is, no bias and no residual where those are.
     MatvecArgs {
         weight: Address, up: Address, x: Address, q: Address, scales: Address, bias: Address, residual: Address,
         ids: Address, y: Address, cols: u32, rows: u32, n: u32, share: u32, stride: u32, unused: u32,
+        more: [MatvecMore; 2],
     }
     /// `matmul_*`; no experts where `tiles` is zero.
     MatmulArgs {
@@ -193,6 +196,12 @@ const OTHERS: [&str; 14] = [
     "attend_join",
 ];
 
+impl MatvecMore {
+    /// No matrix more.
+    pub(super) const NONE: MatvecMore =
+        MatvecMore { weight: Address(0), bias: Address(0), y: Address(0), rows: 0, unused: 0 };
+}
+
 /// Refuses, while air is built, a kernel that is missing or takes another struct than `T`.
 const fn check<T>(names: &[&str]) {
     let mut i = 0;
@@ -294,14 +303,17 @@ pub(super) fn weight_bytes(kernel: &str, grid: Grid, args: &[u8]) -> Option<u64>
     };
     let format = FORMATS.iter().find(named)?;
     let layout = LAYOUTS.iter().find(|l| l.name == layout && l.size == args.len())?;
-    let field = |name: &str| {
-        let (_, at, size) = layout.fields.iter().find(|f| f.0 == name)?;
-        Some(args[*at..at + size].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b)))
-    };
-    let matrix = field("rows")? * format.row_bytes(field("cols")? as usize) as u64;
+    let place = |name: &str| layout.fields.iter().find(|f| f.0 == name).map(|f| &args[f.1..f.1 + f.2]);
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+    let field = |name: &str| place(name).map(number);
+    // Of each matrix more.
+    let rows = std::mem::offset_of!(MatvecMore, rows);
+    let more = place("more").map_or(&[][..], |more| more.as_chunks::<{ size_of::<MatvecMore>() }>().0);
+    let more: u64 = more.iter().map(|matrix| number(&matrix[rows..rows + 4])).sum();
+    let all = (field("rows")? + more) * format.row_bytes(field("cols")? as usize) as u64;
     match layout.name {
-        "MatvecArgs" => Some(matrix * if field("up")? == 0 { 1 } else { 2 } * u64::from(grid.blocks[1])),
-        _ => (field("tiles")? == 0).then_some(matrix),
+        "MatvecArgs" => Some(all * if field("up")? == 0 { 1 } else { 2 } * u64::from(grid.blocks[1])),
+        _ => (field("tiles")? == 0).then_some(all),
     }
 }
 
@@ -345,7 +357,8 @@ pub(super) fn row_powers(d: &mut dyn Driver, args: &RowPowersArgs) -> Result<()>
 /// A product with `args.n` rows, up to `FEW_ROWS`; with experts, of `slots` slots.
 pub(super) fn matvec(d: &mut dyn Driver, kind: Kind, args: &MatvecArgs, slots: u32) -> Result<()> {
     let (_, family) = MATVEC.iter().find(|(rows, _)| args.n as usize <= *rows).expect("`n` is at most FEW_ROWS");
-    launch(d, family[kind as usize], [args.rows.div_ceil(4), slots, 1], 128, args)
+    let rows = args.rows + args.more.iter().map(|matrix| matrix.rows).sum::<u32>();
+    launch(d, family[kind as usize], [rows.div_ceil(4), slots, 1], 128, args)
 }
 
 /// How many inputs a tile of `matmul` has best, of about `n` with one matrix of `rows` rows: few for few, and few where

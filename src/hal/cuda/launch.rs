@@ -132,9 +132,10 @@ impl<'a> Launch<'a> {
                     return Ok(());
                 }
                 let residual = self.at(other)?;
-                self.mat_mul(x, weight, Extra { bias: self.vector(bias)?, residual, ..Extra::default() }, out)
+                self.mat_mul(x, weight, Extra { bias: self.vector(bias)?, residual, ..Extra::NONE }, out)
             }
             Step::Gated { gate, up, out } => self.gated(gate, up, out),
+            Step::Joined { first, count } => self.joined(first, count),
             Step::Positioned { queries, keys, append } => self.position(queries, keys, append),
         }
     }
@@ -154,7 +155,7 @@ impl<'a> Launch<'a> {
             }
             Op::RmsNorm { x, weight, group, eps, out } => self.norm(x, weight, group, eps, out),
             Op::MatMul { x, weight, bias, out } => {
-                let extra = Extra { bias: self.vector(bias)?, ..Extra::default() };
+                let extra = Extra { bias: self.vector(bias)?, ..Extra::NONE };
                 self.mat_mul(x, weight, extra, out)
             }
             Op::Rope { x, head_dim, rope, factors, out } => self.rope(x, head_dim, &rope, factors, out),
@@ -177,7 +178,7 @@ impl<'a> Launch<'a> {
                 kernels::route(self.d, &kernels::RouteArgs { logits, ids, weights, rows, experts, k, normalise })
             }
             Op::ExpertMatMul { x, per_slot, ids, weight, out } => {
-                self.experts(x, per_slot, ids, weight, Extra::default(), out)
+                self.experts(x, per_slot, ids, weight, Extra::NONE, out)
             }
             Op::ExpertSum { x, weights, out } => {
                 let (rows, k, width) = (self.row_count(x) as u32, self.width(weights) as u32, self.width(out) as u32);

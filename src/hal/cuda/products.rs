@@ -4,16 +4,17 @@
 //! part is a range of its columns, so parts know nothing of each other.
 
 use super::driver::Address;
-use super::kernels::{self, FEW_ROWS, MatmulArgs, MatvecArgs, tile_inputs};
+use super::kernels::{self, FEW_ROWS, MatmulArgs, MatvecArgs, MatvecMore, tile_inputs};
 use super::launch::Launch;
 use super::misfit;
+use super::schedule::JOINED;
 use super::weights::From;
 use crate::error::Result;
 use crate::op::{Op, ValueId, WeightSlot};
 use crate::quant::Kind;
 
 /// What a product does beside multiplying; zero where it does not.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Extra {
     /// Added to each row.
     pub(super) bias: Address,
@@ -21,6 +22,14 @@ pub(super) struct Extra {
     pub(super) residual: Address,
     /// The product is a gate for that of this weight with the same input.
     pub(super) up: Address,
+    /// Other products of few rows of the same input, with weights of the same format that are kept.
+    pub(super) more: [MatvecMore; JOINED - 1],
+}
+
+impl Extra {
+    /// Nothing.
+    pub(super) const NONE: Extra =
+        Extra { bias: Address(0), residual: Address(0), up: Address(0), more: [MatvecMore::NONE; JOINED - 1] };
 }
 
 /// What products with some weights read beside floats.
@@ -56,11 +65,47 @@ impl Launch<'_> {
         let (Some(_), Some(up_at), true) = (a.whole(), b.whole(), few && apart) else {
             return ops[gate..up + 2].iter().try_for_each(|op| self.op(op));
         };
-        let extra = Extra { up: up_at, ..Extra::default() };
+        let extra = Extra { up: up_at, ..Extra::NONE };
         match ops[gate] {
             Op::ExpertMatMul { per_slot, ids, .. } => self.experts(x, per_slot, ids, first, extra, out),
             _ => self.mat_mul(x, first, extra, out),
         }
+    }
+
+    /// Products of one input; with few rows those whose weights are of one format and kept whole are one kernel.
+    pub(super) fn joined(&mut self, first: usize, count: usize) -> Result<()> {
+        let ops = &self.schedule.program.ops[first..first + count];
+        let mut left: [Option<&Op>; JOINED] = std::array::from_fn(|i| ops.get(i));
+        for (i, op) in ops.iter().enumerate() {
+            let Some(&Op::MatMul { x, weight, bias, out }) = left[i].take() else { continue };
+            if self.row_count(x) == 0 {
+                return Ok(());
+            }
+            let mut extra = Extra { bias: self.vector(bias)?, ..Extra::NONE };
+            let mut places = extra.more.iter_mut();
+            for other in &mut left[i + 1..] {
+                let matrix = other.map_or(Ok(None), |other| self.beside(op, other))?;
+                if let Some(matrix) = matrix
+                    && let Some(place) = places.next()
+                {
+                    (*place, *other) = (matrix, None);
+                }
+            }
+            self.mat_mul(x, weight, extra, out)?;
+        }
+        Ok(())
+    }
+
+    /// A product as one that the kernel of another one computes, too, if it can.
+    fn beside(&self, first: &Op, op: &Op) -> Result<Option<MatvecMore>> {
+        let (&Op::MatMul { x, weight, .. }, &Op::MatMul { weight: other, bias, out, .. }) = (first, op) else {
+            return Ok(None);
+        };
+        let (a, b) = (self.weight(weight), self.weight(other));
+        let few = a.format == b.format && self.row_count(x) <= FEW_ROWS;
+        let (Some(_), Some(weight), true) = (a.whole(), b.whole(), few) else { return Ok(None) };
+        let (bias, y, rows) = (self.vector(bias)?, self.at(out)?, b.rows as u32);
+        Ok(Some(MatvecMore { weight, bias, y, rows, unused: 0 }))
     }
 
     /// The addresses of what a product with weights of `cols` columns reads: floats, and eight bits with scales or
@@ -130,6 +175,7 @@ impl Launch<'_> {
                     share,
                     stride,
                     unused,
+                    more: extra.more,
                 };
                 kernels::matvec(self.d, kind, &args, 1)?;
             } else {
@@ -175,11 +221,27 @@ impl Launch<'_> {
         let share = if per_slot { 1 } else { self.width(ids) as u32 };
         let [x, q, scales] = self.inputs(x, w.format.kind, w.cols)?;
         let (chosen, stride, unused) = (self.at(ids)?, rows, 0);
-        let Extra { bias, residual, up } = extra;
+        let Extra { bias, residual, up, more } = extra;
         if n <= FEW_ROWS {
             let (ids, n) = (chosen, 1);
-            let args =
-                MatvecArgs { weight, up, x, q, scales, bias, residual, ids, y, cols, rows, n, share, stride, unused };
+            let args = MatvecArgs {
+                weight,
+                up,
+                x,
+                q,
+                scales,
+                bias,
+                residual,
+                ids,
+                y,
+                cols,
+                rows,
+                n,
+                share,
+                stride,
+                unused,
+                more,
+            };
             return kernels::matvec(self.d, kind, &args, slots);
         }
         let (counts, order, tiles) = (self.values.counts.at, self.values.order.at, self.values.tiles.at);

@@ -1,8 +1,8 @@
 //! Which ops of a program run as one kernel.
 //!
-//! Found when a program is compiled: a product whose result is only added to something, the two products of a gate, and
-//! what brings queries, keys and values to their positions. Nothing but the values in between goes unwritten, so the
-//! values are those of the ops one by one.
+//! Found when a program is compiled: a product whose result is only added to something, the two products of a gate,
+//! products of one input (queries, keys and values), and what brings these to their positions. Nothing but the values
+//! in between goes unwritten, so the values are those of the ops one by one.
 
 use crate::op::{Op, Place, Program, ValueId};
 
@@ -16,9 +16,15 @@ pub(super) enum Step {
     /// The products of a gate and of what goes through it, and the gate behind them; where a batch has many rows they
     /// run one by one.
     Gated { gate: usize, up: usize, out: ValueId },
+    /// Products of one input, so many from the first on, that need nothing of each other; where a batch has many rows
+    /// or their weights are not alike they run one by one.
+    Joined { first: usize, count: usize },
     /// Rotations of queries and keys, and the keys' way into the state with the values behind them.
     Positioned { queries: usize, keys: usize, append: usize },
 }
+
+/// Most products of `Step::Joined`.
+pub(super) const JOINED: usize = 3;
 
 /// A program with its steps.
 #[derive(Debug)]
@@ -35,6 +41,7 @@ impl Schedule {
             let (step, ops) = gated(program, at)
                 .or_else(|| positioned(program, at))
                 .map(|s| (s, 3))
+                .or_else(|| joined(program, at))
                 .or_else(|| added(program, at).map(|s| (s, 2)))
                 .unwrap_or((Step::Single(at), 1));
             steps.push(step);
@@ -92,6 +99,23 @@ fn gated(program: &Program, at: usize) -> Option<Step> {
     };
     let alone = gate != up && passes_by(program, gate) && passes_by(program, up);
     (products && alone).then_some(Step::Gated { gate: at, up: at + 1, out })
+}
+
+fn joined(program: &Program, at: usize) -> Option<(Step, usize)> {
+    let Op::MatMul { x, .. } = program.ops[at] else { return None };
+    let out_of = |n: usize| match program.ops.get(n) {
+        Some(&Op::MatMul { x: input, out, .. }) if input == x => Some(out),
+        _ => None,
+    };
+    let joins = |n: &usize| {
+        out_of(*n).is_some_and(|out| {
+            // Written while the others read, and write theirs.
+            let apart = !overlap(program, x, out) && (at..*n).filter_map(out_of).all(|o| !overlap(program, o, out));
+            apart && gated(program, *n).is_none()
+        })
+    };
+    let count = (at..at + JOINED).take_while(joins).count();
+    (count > 1).then_some((Step::Joined { first: at, count }, count))
 }
 
 fn positioned(program: &Program, at: usize) -> Option<Step> {
@@ -157,6 +181,39 @@ mod tests {
         assert_eq!(Schedule::new(&b.finish()).steps, [Step::Single(0), Step::Single(1)]);
     }
 
+    #[test]
+    fn products_of_one_input_run_together() {
+        let carries = [Carry { name: "residual", width: 8, ty: Type::F32, rows: RowSet::All }];
+        let mut b = Builder::new("test", &carries);
+        let (x, out) = (b.carry(CarryId(0)), b.carry(CarryId(0)));
+        let mut product = |x: ValueId, out: Option<ValueId>| {
+            let (out, weight) = (out.unwrap_or_else(|| b.value("y", 8)), b.weight("w", &[8, 8]));
+            b.op(Op::MatMul { x, weight, bias: None, out });
+            out
+        };
+        // Four of one input, two of another, one alone; all are read later.
+        let four = [0, 1, 2, 3].map(|_| product(x, None));
+        let two = [0, 1].map(|_| product(four[3], None));
+        product(two[1], Some(out));
+        for [a, c] in [[four[0], four[1]], [four[2], two[0]]] {
+            let out = b.value("sum", 8);
+            b.op(Op::Add { a, b: c, out });
+        }
+        let joined = |first, count| Step::Joined { first, count };
+        let steps = Schedule::new(&b.finish()).steps;
+        let [single, last, sum, other] = [3, 6, 7, 8].map(Step::Single);
+        assert_eq!(steps, [joined(0, 3), single, joined(4, 2), last, sum, other]);
+        // One that takes the place of what the other reads.
+        let carries = [Carry { name: "residual", width: 8, ty: Type::F32, rows: RowSet::All }];
+        let mut b = Builder::new("test", &carries);
+        let (x, out) = (b.carry(CarryId(0)), b.carry(CarryId(0)));
+        for out in [b.value("y", 8), out] {
+            let weight = b.weight("w", &[8, 8]);
+            b.op(Op::MatMul { x, weight, bias: None, out });
+        }
+        assert_eq!(Schedule::new(&b.finish()).steps, [0, 1].map(Step::Single), "the input is still read");
+    }
+
     /// Projections of an attention, with norms of heads or without, in the order of `lower`.
     fn attention(norms: bool) -> Schedule {
         let carries = [Carry { name: "residual", width: 8, ty: Type::F32, rows: RowSet::All }];
@@ -189,8 +246,8 @@ mod tests {
     #[test]
     fn rotations_run_with_the_way_into_the_state() {
         let positioned = |queries| Step::Positioned { queries, keys: queries + 1, append: queries + 2 };
-        let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(Step::Single);
-        assert_eq!(attention(false).steps, [a, b, c, positioned(3), Step::Single(6)]);
-        assert_eq!(attention(true).steps, [a, b, c, d, e, positioned(5), Step::Single(8)]);
+        let (joined, [a, b]) = (Step::Joined { first: 0, count: 3 }, [3, 4].map(Step::Single));
+        assert_eq!(attention(false).steps, [joined, positioned(3), Step::Single(6)]);
+        assert_eq!(attention(true).steps, [joined, a, b, positioned(5), Step::Single(8)]);
     }
 }

@@ -232,6 +232,9 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
 /// Reads a model's weights to their places.
 fn finish(prepared: Prepared, catalogue: &Catalogue, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
     let Prepared { spec, lowered, mut backend, programs, state, max_rows, max_outputs, residence } = prepared;
+    if residence.on_gpu {
+        backend.provide(residence.plan.memory(), residence.units.len())?;
+    }
     let pinner = backend.pinner();
     let mut stream = Streamer::open(&catalogue.sources, &residence.plan, &residence.reader, pinner)?;
     let supply = stream.supply();

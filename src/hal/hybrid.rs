@@ -169,6 +169,10 @@ impl Backend for Hybrid {
         Some(self.processor.workspace(&of_processor(rows, &without_outputs(r.carries), &no_state(r.kv))))
     }
 
+    fn provide(&mut self, bytes: u64, weights: usize) -> Result<()> {
+        self.device.provide(bytes, weights)
+    }
+
     fn load(&mut self, w: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId> {
         let has = |homes: &[Home]| w.panels.iter().any(|p| homes.contains(&p.home));
         // Of experts that are cached the device has none, and of what it keeps itself the processor has none.

@@ -199,6 +199,15 @@ pub trait Backend: Send {
         None
     }
 
+    /// Takes a device's memory for all that `load` and `reserve` will ask for, so many bytes and weights, so that what
+    /// is missing is known before anything is read.
+    ///
+    /// # Errors
+    /// `Limit` when it is short.
+    fn provide(&mut self, _bytes: u64, _weights: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Brings a weight's panels whose home is memory into the device's memory and layout, and remembers where the
     /// others come from.
     ///

@@ -104,7 +104,9 @@ int cuEventSynchronize(size_t *event) {
 }
 
 int cuMemAlloc_v2(address *at, size_t bytes) {
-    if (held + bytes > (size_t)setting("FAKE_FREE", 1 << 30) || count == 4096) return OUT_OF_MEMORY;
+    // Others may take some after they were asked for what is free, or all that a first piece leaves.
+    long rest = setting("FAKE_FREE", 1 << 30) - setting("FAKE_TAKEN", 0);
+    if ((long)(held + bytes) > rest || count == 4096 || (count && getenv("FAKE_GREEDY"))) return OUT_OF_MEMORY;
     // Not zero, and never the end of something else.
     void *memory = aligned_alloc(256, (bytes + 511) / 256 * 256);
     memset(memory, 0xA5, bytes);

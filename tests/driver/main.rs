@@ -298,6 +298,23 @@ fn a_model_that_does_not_fit_runs_on_the_processor_or_is_an_error() {
     assert!(done && notes.contains("device: cuda: Fake 0 and cpu: "), "{notes}");
 }
 
+/// Whoever takes the rest of a GPU's memory meanwhile takes nothing from a model: all that it needs it has before a
+/// weight is read, whether it fits or parts of it are carried.
+#[test]
+fn a_model_takes_all_of_its_memory_at_once() {
+    let small = ["-c", "64", "--vram-budget", "7MB"];
+    for more in [&[][..], &["--secure"], &small] {
+        let run = |env: &[(&str, &str)]| air(&[&DEMO[..], &["--device", "cuda"], more].concat(), env);
+        let (done, answer, notes) = run(&[("FAKE_GREEDY", "1"), ("FAKE_TOLD", "1")]);
+        assert!(done && notes.contains("device: cuda: Fake 0"), "{notes}");
+        assert_eq!(answer, run(&[]).1);
+        assert_eq!(nothing_is_left(&notes), more.contains(&"--secure"), "{notes}");
+        let (done, _, notes) = run(&[("FAKE_TAKEN", "1070000000"), ("FAKE_TOLD", "1")]);
+        let what = "error: weights, sequence state and workspace: Fake 0 has 1073741824 bytes free; ";
+        assert!(!done && notes.contains(what) && nothing_is_left(&notes), "{notes}");
+    }
+}
+
 /// The fake reads what it is given back.
 #[test]
 fn memory_is_overwritten_before_it_is_given_back() {
@@ -306,9 +323,14 @@ fn memory_is_overwritten_before_it_is_given_back() {
     {
         let (done, _, notes) = air(&[&DEMO[..], &["--device", "cuda"], more].concat(), &[("FAKE_TOLD", "1")]);
         assert!(done && notes.contains("device: cuda: Fake 0"), "{notes}");
-        let (_, left) = notes.rsplit_once("left ").unwrap_or_else(|| panic!("{notes}"));
-        assert_eq!(left.starts_with("0 bytes"), clean, "{more:?}: {notes}");
+        assert_eq!(nothing_is_left(&notes), clean, "{more:?}: {notes}");
     }
+}
+
+/// By what the fake says at its end.
+fn nothing_is_left(notes: &str) -> bool {
+    let (_, left) = notes.rsplit_once("left ").unwrap_or_else(|| panic!("{notes}"));
+    left.starts_with("0 bytes")
 }
 
 #[test]

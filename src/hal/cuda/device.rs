@@ -6,9 +6,11 @@
 //! goes on; a half of it is written again when the copies out of it have ended. What comes back goes the same way. The
 //! ring is ordinary cached memory, not write-combined: the CPU reads from it.
 //!
-//! An error of the driver is passed on by its name; out of memory says how much there was. After an error that comes
-//! from a kernel the context is lost, and so every further call fails with it.
+//! Memory is a part of the `arena` while that has room. An error of the driver is passed on by its name; out of memory
+//! says how much there was. After an error that comes from a kernel the context is lost, and so every further call fails
+//! with it.
 
+use super::arena::Arena;
 use super::clock::Clock;
 use super::driver::{Address, Driver, Event, Graph, Grid, Properties};
 use super::gpus::{attribute, capability, driver, failed};
@@ -51,6 +53,7 @@ pub struct Device {
     /// Whether memory is overwritten with zeros before it is given back, and the bytes of each allocation then.
     secure: bool,
     sizes: HashMap<u64, usize>,
+    arena: Arena,
 }
 
 /// A kernel that was launched before.
@@ -102,7 +105,7 @@ impl Device {
             let _ = unsafe { result::primary_ctx::release(gpu) };
             failed("reserve a stream and pinned memory", e)
         })?;
-        let (clock, modules, kernels, graphs, sizes) = Default::default();
+        let (clock, modules, kernels, graphs, sizes, arena) = Default::default();
         Ok(Device {
             gpu,
             name,
@@ -117,6 +120,7 @@ impl Device {
             made: 0,
             secure: false,
             sizes,
+            arena,
         })
     }
 
@@ -130,6 +134,37 @@ impl Device {
     fn clear(&self, at: u64, bytes: usize) -> Result<()> {
         // SAFETY: an allocation of this device that is as large and not given back.
         unsafe { result::memset_d8_async(at, 0, bytes, self.stream) }.map_err(|e| failed("clear memory", e))
+    }
+
+    /// Memory of its own, filled with zeros.
+    fn take(&mut self, bytes: u64) -> Result<u64> {
+        self.bind()?;
+        // The driver has no empty allocation.
+        let size = bytes.max(1) as usize;
+        // SAFETY: what is returned is filled before anybody sees it.
+        let at = unsafe { result::malloc_sync(size) }.map_err(|e| match e.0 {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                let free = result::mem_get_info().map_or("an unknown number".into(), |(free, _)| free.to_string());
+                Error::Limit(format!("{} has {free} bytes free; {bytes} are needed", self.name))
+            }
+            _ => failed("reserve memory", e),
+        })?;
+        self.sizes.insert(at, size);
+        self.clear(at, size)?;
+        Ok(at)
+    }
+
+    /// Gives what `take` gave back, once the work before it has ended.
+    fn give(&mut self, at: u64) -> Result<()> {
+        self.wait()?;
+        if let Some(size) = self.sizes.remove(&at)
+            && self.secure
+        {
+            self.clear(at, size)?;
+            self.wait()?;
+        }
+        // SAFETY: all work that could use it has ended; the driver refuses what it did not give.
+        unsafe { result::free_sync(at) }.map_err(|e| failed("give memory back", e))
     }
 
     /// The stream of all work.
@@ -186,33 +221,21 @@ impl Driver for Device {
         })
     }
 
+    fn provide(&mut self, bytes: u64) -> Result<()> {
+        if self.arena.is_used() {
+            return Err(Error::Engine("memory was provided, and parts of it are in use".into()));
+        }
+        self.arena.whole().map_or(Ok(()), |start| self.give(start))?;
+        self.arena = Arena::new(self.take(bytes)?, bytes);
+        Ok(())
+    }
+
     fn alloc(&mut self, bytes: u64) -> Result<Address> {
-        self.bind()?;
-        // The driver has no empty allocation.
-        let size = bytes.max(1) as usize;
-        // SAFETY: what is returned is filled before anybody sees it.
-        let at = unsafe { result::malloc_sync(size) }.map_err(|e| match e.0 {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                let free = result::mem_get_info().map_or("an unknown number".into(), |(free, _)| free.to_string());
-                Error::Limit(format!("{} has {free} bytes free; {bytes} are needed", self.name))
-            }
-            _ => failed("reserve memory", e),
-        })?;
-        self.sizes.insert(at, size);
-        self.clear(at, size)?;
-        Ok(Address(at))
+        self.arena.part(bytes).map_or_else(|| self.take(bytes), Ok).map(Address)
     }
 
     fn free(&mut self, at: Address) -> Result<()> {
-        self.wait()?;
-        if let Some(size) = self.sizes.remove(&at.0)
-            && self.secure
-        {
-            self.clear(at.0, size)?;
-            self.wait()?;
-        }
-        // SAFETY: all work that could use it has ended; the driver refuses what it did not give.
-        unsafe { result::free_sync(at.0) }.map_err(|e| failed("give memory back", e))
+        self.arena.goes(at.0).map_or(Ok(()), |at| self.give(at))
     }
 
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
@@ -341,6 +364,9 @@ impl Drop for Device {
     fn drop(&mut self) {
         // Errors of a lost GPU; nobody is left to tell, and the driver cleans up after the process.
         let _ = self.wait();
+        if let Some(start) = self.arena.whole() {
+            let _ = self.give(start);
+        }
         self.staging.release();
         self.uploads.release();
         self.clock.release();

@@ -57,6 +57,14 @@ pub trait Driver: Send + std::fmt::Debug {
     /// # Errors
     /// `Engine` when it is lost; so do all others.
     fn properties(&self) -> Result<Properties>;
+    /// Takes memory at once for `bytes` of what will be asked for; it goes back with the last piece of it. A device
+    /// that gives every piece memory of its own need not.
+    ///
+    /// # Errors
+    /// As `alloc`.
+    fn provide(&mut self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
     /// Memory, aligned to 256 bytes, filled with zeros.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Places in the device's memory: what a reservation takes, and where the values of a launch lie.
 //!
-//! Everything is allocated when it is reserved, each buffer by itself: an overrun then leaves its allocation, which the
-//! tests' emulator sees. A buffer ends with `PAD` bytes that nobody uses but a kernel that reads words across the end
-//! of a block (`load_words` in `kernels/common.cuh`).
+//! Everything is allocated when it is reserved, each buffer by itself. On a GPU these are parts of one piece (`arena`);
+//! in the tests' emulator each is alone, so that it sees an overrun leave its allocation. A buffer ends with `PAD` bytes
+//! that nobody uses but a kernel that reads words across the end of a block (`load_words` in `kernels/common.cuh`).
 
 use super::driver::{Address, Driver};
 use crate::error::{Error, Result};
@@ -11,6 +11,17 @@ use crate::op::{Carry, Place, Program, RowSet, Type, Value, ValueId};
 
 /// Bytes behind each buffer.
 const PAD: u64 = 16;
+
+/// Bytes that a buffer takes at most beyond what is asked for: those and what addresses are rounded to.
+const BESIDE: u64 = PAD + 255;
+
+/// Buffers at most that are no weights: values, carries, pages, places of the ring, angles.
+const OTHERS: u64 = 256;
+
+/// What buffers of so many bytes together take, so many of them weights.
+pub(super) fn with_room(bytes: u64, weights: usize) -> u64 {
+    bytes.saturating_add((weights as u64).saturating_add(OTHERS).saturating_mul(BESIDE))
+}
 
 /// Rows of the arena are a multiple of this, so that every value begins at a multiple of 256 bytes.
 const ROUND: usize = 64;

@@ -6,8 +6,8 @@
 //! Panels of weights that the device has no memory for are brought through a ring of places by a second stream, while
 //! the first computes with those before them.
 //!
-//! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver, `staging`, `uploads` and
-//! `pins`, `kernels` has a typed launcher for each kernel, `memory` says where values lie, `ring` where panels pass
+//! `driver` is all that is asked of a device, `device` does it through NVIDIA's driver, `arena`, `staging`, `uploads`
+//! and `pins`, `kernels` has a typed launcher for each kernel, `memory` says where values lie, `ring` where panels pass
 //! through, `rows` what kernels must know of a batch, `state` how pages lie, `schedule` which ops run together,
 //! `launch`, `products`, `positions` and `attention` by which kernels, `recorder` which launches are done at once; `ptx`
 //! has the kernels as they were compiled, `gpus` what the driver shows, `libraries` what NVIDIA ships beside it (`cufile`,
@@ -18,6 +18,7 @@
 //! `read`, `write` and copies of pages return nothing: what fails in them is the next launch's error, and what could
 //! not be read is NaN.
 
+mod arena;
 mod attention;
 mod clock;
 mod cufile;
@@ -160,6 +161,13 @@ impl Backend for Cuda {
 
     fn pinner(&self) -> Option<Arc<dyn Pinner>> {
         self.driver.borrow().pinner()
+    }
+
+    fn provide(&mut self, bytes: u64, weights: usize) -> Result<()> {
+        self.driver.get_mut().provide(memory::with_room(bytes, weights)).map_err(|e| match e {
+            Error::Limit(why) => Error::Limit(format!("weights, sequence state and workspace: {why}")),
+            other => other,
+        })
     }
 
     fn load(&mut self, weight: &WeightDesc, supply: &Arc<dyn Supply>) -> Result<WeightId> {

@@ -145,6 +145,10 @@ impl Driver for Recorder {
         self.driver.properties()
     }
 
+    fn provide(&mut self, bytes: u64) -> Result<()> {
+        self.driver()?.provide(bytes)
+    }
+
     fn alloc(&mut self, bytes: u64) -> Result<Address> {
         self.driver()?.alloc(bytes)
     }

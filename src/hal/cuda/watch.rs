@@ -52,6 +52,10 @@ impl Driver for Watched {
         self.device.properties()
     }
 
+    fn provide(&mut self, bytes: u64) -> Result<()> {
+        self.device.provide(bytes)
+    }
+
     fn alloc(&mut self, bytes: u64) -> Result<Address> {
         self.device.alloc(bytes)
     }

@@ -171,6 +171,7 @@ impl Forecast {
             "context": self.outlook.context,
             "memory": {
                 "budget_bytes": plan.budget,
+                "others_bytes": residence.others,
                 "planned_bytes": plan.memory(),
                 "process_bytes": plan.needs.process,
                 "workspace_bytes": plan.needs.workspace,
@@ -214,13 +215,17 @@ impl Forecast {
     fn text(&self, roomier: Option<&Forecast>) -> String {
         let (plan, residence) = (self.plan(), &self.outlook.residence);
         let bytes = human::bytes;
+        let others = match residence.others {
+            0 => String::new(),
+            held => format!("; other programs hold {}", bytes(held)),
+        };
         let mut rows = vec![
             ("model", self.file.clone()),
             ("device", self.outlook.device.clone()),
             ("context", format!("{} tokens", self.outlook.context)),
             (
                 if residence.on_gpu { "GPU memory" } else { "memory" },
-                format!("{} planned of {}", bytes(plan.memory()), bytes(plan.budget)),
+                format!("{} planned of {}{others}", bytes(plan.memory()), bytes(plan.budget)),
             ),
         ];
         let parts = [

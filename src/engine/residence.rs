@@ -86,8 +86,8 @@ pub(super) fn units(lowered: &Lowered, tensors: &[&TensorInfo]) -> Vec<Unit> {
 /// what the driver takes beside.
 pub(super) fn budget(options: &LoadOptions, room: Room) -> u64 {
     match (room, options.vram_budget) {
-        (Room::Gpu { free }, Some(size)) => size.of(free).min(free),
-        (Room::Gpu { free }, None) => free / 20 * 19,
+        (Room::Gpu { free, .. }, Some(size)) => size.of(free).min(free),
+        (Room::Gpu { free, .. }, None) => free / 20 * 19,
         (Room::Machine, _) => machine_budget(options),
     }
 }
@@ -120,6 +120,8 @@ pub struct Residence {
     pub pass_rows: usize,
     /// Whether it is a GPU's memory that is planned.
     pub on_gpu: bool,
+    /// Bytes of that memory which other programs held before, where that is known and leaves less than is wanted.
+    pub others: u64,
     /// Bytes of the machine's that a processor beside the GPU works with.
     beside: u64,
     policy: Policy,
@@ -160,7 +162,8 @@ impl Residence {
             return Err(Error::Unsupported { what, instead: "use --device cpu".into() });
         }
         let (reader, pass_rows) = (options.reader.clone(), reservation.pass_rows);
-        let mut of = Residence { units, plan, drive: None, outdated: false, reader, pass_rows, on_gpu, beside, policy };
+        let (drive, outdated, others) = (None, false, room.others());
+        let mut of = Residence { units, plan, drive, outdated, reader, pass_rows, on_gpu, others, beside, policy };
         let largest = catalogue.sources.iter().max_by_key(|s| s.len());
         let ask = || match (options.drive_rate, largest) {
             (Some(rate), _) => Ok(Some(io::Probed::given(rate))),
@@ -253,18 +256,22 @@ impl Residence {
         };
         let mb = |bytes: u64| bytes / 1_000_000;
         let (kept, all, streamed) = (mb(all - plan.away()), mb(all), mb(plan.streamed()));
+        let others = match mb(self.others) {
+            0 => String::new(),
+            others => format!(" (other programs hold {others} MB there)"),
+        };
         match self.on_gpu {
             true if plan.beside => {
                 let cached: u64 = plan.parts.iter().filter(|p| p.home == Home::Cache).map(|p| p.extent.len).sum();
                 format!(
-                    "; {kept} of {all} MB of weights on the GPU, {} MB beside it{experts}, {streamed} MB streamed in each \
-                     pass",
+                    "; {kept} of {all} MB of weights on the GPU{others}, {} MB beside it{experts}, {streamed} MB \
+                     streamed in each pass",
                     mb(plan.hosted() + cached)
                 )
             }
             true => format!(
-                "; {kept} of {all} MB of weights on the GPU, {} MB carried from memory and {streamed} MB from the drive \
-                 in each pass",
+                "; {kept} of {all} MB of weights on the GPU{others}, {} MB carried from memory and {streamed} MB from \
+                 the drive in each pass",
                 mb(plan.hosted())
             ),
             false => format!("; {kept} of {all} MB of weights in memory, {streamed} MB streamed in each pass{experts}"),

@@ -22,6 +22,8 @@ pub struct Gpu {
     pub memory: u64,
     /// How many of them are free, as far as NVIDIA's management library can be asked.
     pub free: Option<u64>,
+    /// How many programs hold.
+    pub used: Option<u64>,
     /// Degrees Celsius.
     pub temperature: Option<u32>,
     /// Present clock of the multiprocessors, MHz.
@@ -100,6 +102,16 @@ pub struct Found {
     pub state: Option<String>,
 }
 
+/// A GPU that was taken.
+pub struct Opened {
+    /// What runs on it.
+    pub backend: Box<dyn Backend>,
+    /// Bytes of its memory that are free.
+    pub free: u64,
+    /// Bytes that programs held before, where that is known.
+    pub others: Option<u64>,
+}
+
 /// The GPUs of this machine.
 ///
 /// # Errors
@@ -109,14 +121,17 @@ pub fn gpus() -> Result<Gpus, String> {
     super::cuda::gpus()
 }
 
-/// The GPU with this index, or the usable one with most free memory, and how many bytes of it are free. Where it is to be
-/// `secure`, its memory is overwritten with zeros before it is given back.
+/// Takes the GPU with this index, or the usable one with most free memory. Where it is to be `secure`, its memory is
+/// overwritten with zeros before it is given back.
 ///
 /// # Errors
 /// Why not, in words.
 #[cfg(feature = "cuda")]
-pub fn open_gpu(wanted: Option<u32>, secure: bool) -> Result<(Box<dyn Backend>, u64), String> {
-    super::cuda::open(gpus()?.choose(wanted)?.index, secure).map_err(|e| e.to_string())
+pub fn open_gpu(wanted: Option<u32>, secure: bool) -> Result<Opened, String> {
+    let gpus = gpus()?;
+    let &Gpu { index, used: others, .. } = gpus.choose(wanted)?;
+    let (backend, free) = super::cuda::open(index, secure).map_err(|e| e.to_string())?;
+    Ok(Opened { backend, free, others })
 }
 
 /// The libraries beside the driver; `gpu` says whether there is a GPU that they can look at.
@@ -163,7 +178,7 @@ pub fn gpus() -> Result<Gpus, String> {
 /// # Errors
 /// Always: this program was built without CUDA.
 #[cfg(not(feature = "cuda"))]
-pub fn open_gpu(_: Option<u32>, _: bool) -> Result<(Box<dyn Backend>, u64), String> {
+pub fn open_gpu(_: Option<u32>, _: bool) -> Result<Opened, String> {
     Err(ABSENT.into())
 }
 
@@ -177,7 +192,8 @@ mod tests {
 
     fn card(index: u32, capability: u32, free: Option<u64>) -> Gpu {
         let (temperature, clock, memory_clock) = (None, None, None);
-        Gpu { index, name: format!("card {index}"), capability, memory: 50, free, temperature, clock, memory_clock }
+        let name = format!("card {index}");
+        Gpu { index, name, capability, memory: 50, free, used: None, temperature, clock, memory_clock }
     }
 
     fn chosen(cards: &[Gpu], wanted: Option<u32>) -> Result<u32, String> {

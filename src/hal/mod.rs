@@ -19,7 +19,7 @@ mod hybrid;
 pub mod probe;
 mod supply;
 
-pub use gpu::{Found, Gpu, GpuLimits, Gpus, Library, gpu_limits, gpus, libraries, open_gpu};
+pub use gpu::{Found, Gpu, GpuLimits, Gpus, Library, Opened, gpu_limits, gpus, libraries, open_gpu};
 pub use hybrid::{BESIDE, Hybrid};
 pub use supply::{BEHIND, Home, LOANS, Loan, Panel, Pinner, Supply, Wanted};
 

@@ -315,6 +315,33 @@ fn a_model_takes_all_of_its_memory_at_once() {
     }
 }
 
+/// What is short because of others is said to be.
+#[test]
+fn memory_that_others_hold_is_named() {
+    let dir = fake().join("managed");
+    std::fs::create_dir_all(&dir).unwrap();
+    compile("nvml.c", &dir.join("libnvidia-ml.so.1"), &[]);
+    let path = format!("{}:{}", fake().display(), dir.display());
+    let run = |args: &[&str], env: &[(&str, &str)]| air(args, &[&[("LD_LIBRARY_PATH", path.as_str())], env].concat());
+    let held = ("FAKE_OTHERS", "900000000");
+    for device in ["auto", "cuda"] {
+        let (done, _, notes) = run(&[&DEMO[..], &["--device", device]].concat(), &[held, ("FAKE_FREE", "5000000")]);
+        assert_eq!(done, device == "auto", "{notes}");
+        assert!(notes.contains("type needs less; other programs hold 858 MiB of the GPU's memory\n"), "{notes}");
+    }
+    let free = ("FAKE_FREE", "7500000");
+    let little = [("FAKE_OTHERS", "100000"), free];
+    // A budget that was asked for is nobody's fault.
+    for (env, budget, said) in [([held, free], "100%", true), (little, "100%", false), ([held, free], "7MB", false)] {
+        let small = ["--device", "cuda", "-c", "64", "--vram-budget", budget];
+        let (done, _, notes) = run(&[&DEMO[..], &small].concat(), &env);
+        assert!(done && notes.contains("MB of weights on the GPU"), "{notes}");
+        assert_eq!(notes.contains("on the GPU (other programs hold 900 MB there)"), said, "{notes}");
+        let (_, plan, _) = run(&[&["plan"][..], &small].concat(), &env);
+        assert_eq!(plan.contains("; other programs hold 900"), said, "{plan}");
+    }
+}
+
 /// The fake reads what it is given back.
 #[test]
 fn memory_is_overwritten_before_it_is_given_back() {

@@ -24,7 +24,7 @@ fn beside(catalogue: &Catalogue, free: u64, ram: u64) -> Result<Prepared> {
         ..LoadOptions::default()
     };
     let backend = Box::new(Hybrid::new(cpu(), cpu()));
-    prepare_on(Place { backend, room: Room::Gpu { free } }, catalogue, &options)
+    prepare_on(Place { backend, room: Room::Gpu { free, others: 0 } }, catalogue, &options)
 }
 
 /// The bits of the logits of a prompt in two pieces, and of one token more.

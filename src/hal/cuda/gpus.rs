@@ -132,13 +132,15 @@ fn card(index: i32, nvml: Option<&Nvml>) -> Result<Gpu, DriverError> {
     let memory = unsafe { device::total_mem(gpu) }? as u64;
     let (name, capability) = (device::get_name(gpu)?, capability(gpu)?);
     let managed = nvml.and_then(|n| n.device_by_pci_bus_id(bus(gpu)?).ok());
+    let held = managed.as_ref().and_then(|m| m.memory_info().ok());
     let ask = |f: fn(&nvml_wrapper::Device) -> Option<u32>| managed.as_ref().and_then(f);
     Ok(Gpu {
         index: index as u32,
         name,
         capability,
         memory,
-        free: managed.as_ref().and_then(|m| m.memory_info().ok()).map(|m| m.free),
+        free: held.as_ref().map(|m| m.free),
+        used: held.as_ref().map(|m| m.used),
         temperature: ask(|m| m.temperature(TemperatureSensor::Gpu).ok()),
         clock: ask(|m| m.clock_info(Clock::SM).ok()),
         memory_clock: ask(|m| m.clock_info(Clock::Memory).ok()),

@@ -6,7 +6,7 @@ use crate::config::{Origin, Settings};
 use crate::engine::{Engine, LoadOptions, StateSize};
 use crate::error::Result;
 use crate::sample::Params;
-use crate::serve::{Options, Server};
+use crate::serve::{Options, Patience, Server};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -111,6 +111,7 @@ fn options(args: &Args, settings: &Settings, sequences: usize) -> Options {
         max_tokens,
         most: args.max_queue.map_or(sequences * (1 + WAITING), |n| n as usize).min(1024),
         grace: Duration::from_secs(args.grace.into()),
+        patience: Patience::default(),
     }
 }
 

@@ -1,25 +1,24 @@
 //! The bodies of requests: bounded in bytes and time, JSON in UTF-8.
 
+use super::app::App;
 use super::refusal::Refusal;
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
-use std::time::Duration;
+use std::sync::Arc;
 
 /// Longest body, in bytes.
 pub const MAX_BODY: usize = 4 << 20;
-/// Longest time for a body to come.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The bytes of a body that says that it is JSON, or says nothing.
 pub struct Bytes(axum::body::Bytes);
 
-impl<S: Sync> FromRequest<S> for Bytes {
+impl FromRequest<Arc<App>> for Bytes {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request<Body>, app: &Arc<App>) -> Result<Self, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let json = |kind: &header::HeaderValue| {
             let kind = kind.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
@@ -32,7 +31,7 @@ impl<S: Sync> FromRequest<S> for Bytes {
             return Err(Refusal::too_large(MAX_BODY));
         }
         let read = Limited::new(request.into_body(), MAX_BODY).collect();
-        match tokio::time::timeout(PATIENCE, read).await {
+        match tokio::time::timeout(app.options.patience.body, read).await {
             Err(_) => Err(Refusal::too_slow()),
             Ok(Ok(body)) => Ok(Bytes(body.to_bytes())),
             Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Refusal::too_large(MAX_BODY)),

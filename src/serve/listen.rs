@@ -2,6 +2,7 @@
 //!
 //! Its own loop and not axum's, which knows neither a timeout for headers nor one for a client that does not read.
 
+use super::Patience;
 use super::app::{App, router};
 use crate::error::{Error, Result};
 use axum::Router;
@@ -20,10 +21,6 @@ use tokio_io_timeout::TimeoutStream;
 const MAX_CONNECTIONS: u64 = 8192;
 /// Files that the process opens for other things.
 const OTHER_FILES: u64 = 128;
-/// Longest time for the head of a request to come, and for a connection to be idle.
-const HEAD: Duration = Duration::from_secs(30);
-/// Longest time for a client to read nothing of what is sent to it.
-const DEAF: Duration = Duration::from_secs(60);
 /// Most bytes of the head of a request.
 const MAX_HEAD: usize = 64 << 10;
 /// How often measured times are counted, though nobody asks for them.
@@ -51,7 +48,8 @@ impl Listening {
         let most = connections();
         let room = Arc::new(Semaphore::new(most));
         runtime.spawn(tidy(app.clone()));
-        runtime.spawn(accept(listener, router(app), stopped, room.clone()));
+        let patience = app.options.patience;
+        runtime.spawn(accept(listener, router(app), patience, stopped, room.clone()));
         Ok(Listening { stop, room, most })
     }
 
@@ -89,7 +87,13 @@ async fn tidy(app: Arc<App>) {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>, room: Arc<Semaphore>) {
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    patience: Patience,
+    mut stopped: watch::Receiver<bool>,
+    room: Arc<Semaphore>,
+) {
     loop {
         let place = async { room.clone().acquire_owned().await.expect("it is never closed") };
         let next = async {
@@ -105,7 +109,7 @@ async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Recei
             Ok((stream, _)) => {
                 let (router, stopped) = (router.clone(), stopped.clone());
                 tokio::spawn(async move {
-                    connection(stream, router, stopped).await;
+                    connection(stream, router, patience, stopped).await;
                     drop(place);
                 });
             }
@@ -116,13 +120,13 @@ async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Recei
 }
 
 /// One connection to its end.
-async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, router: Router, patience: Patience, mut stopped: watch::Receiver<bool>) {
     // Tokens are small and wanted at once; without it they only come later.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(DEAF));
+    stream.set_write_timeout(Some(patience.deaf));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
+    http.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD);
     let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {

@@ -21,6 +21,8 @@ mod listen;
 mod metrics;
 mod refusal;
 mod sse;
+#[cfg(test)]
+mod tests;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -53,6 +55,26 @@ pub struct Options {
     pub most: usize,
     /// How long answers may go on after the first signal to end.
     pub grace: Duration,
+    /// How long clients may take.
+    pub patience: Patience,
+}
+
+/// How long clients may take before their connection is closed.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the head of a request to come, and between requests.
+    pub head: Duration,
+    /// For a body to come.
+    pub body: Duration,
+    /// To read anything of what is sent to them.
+    pub deaf: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Patience { head: seconds(30), body: seconds(30), deaf: seconds(60) }
+    }
 }
 
 /// A socket that is bound, and what will be answered there.
@@ -68,7 +90,7 @@ const THREADS: usize = 2;
 /// Threads on which bodies are read and texts become tokens.
 const BLOCKING_THREADS: usize = 8;
 /// How often the thread that started the server looks whether it is to end.
-const PATIENCE: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(50);
 /// How long cut-off answers may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -136,7 +158,7 @@ impl Server {
             if app.engine().is_some_and(|e| e.silent_for().is_none()) {
                 break Err(Error::Engine("the engine has stopped; see above, and start the server again".into()));
             }
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(LOOK);
         };
         let grace = app.options.grace;
         app.end();

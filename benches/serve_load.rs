@@ -6,8 +6,8 @@
 //! ```
 //!
 //! It asks for each of its prompts once alone and whole, and then for all of them in streams, many at once: by the law
-//! of equal bits each stream must join to the text that its prompt got alone, so that a piece that is lost, repeated or
-//! in another's stream shows. `--streams N` keeps N requests running (a closed loop), `--rate R` begins R a second whatever
+//! of equal bits each stream must join to the tokens that its prompt got alone, so that one that is lost, repeated or in
+//! another's stream shows. `--streams N` keeps N requests running (a closed loop), `--rate R` begins R a second whatever
 //! becomes of the others (an open one). On stdout: one JSON object of what was measured here, by the client's clock.
 
 use serde_json::{Value, json};
@@ -56,9 +56,9 @@ struct Outcome {
     status: u16,
     /// From the request to its status.
     answered: Duration,
-    /// From the request to the first text.
+    /// From the request to the first token.
     first: Option<Duration>,
-    /// Between pieces of text.
+    /// Between tokens.
     between: Vec<Duration>,
     tokens: u64,
     /// Why it is not what it should be.
@@ -93,7 +93,7 @@ async fn run(args: Args) -> Value {
     report(&args, &outcomes, begun.elapsed())
 }
 
-async fn closed_loop(args: &Arc<Args>, alone: &Arc<Vec<String>>) -> Vec<Outcome> {
+async fn closed_loop(args: &Arc<Args>, alone: &Arc<Vec<Vec<u64>>>) -> Vec<Outcome> {
     let next = Arc::new(AtomicUsize::new(0));
     let worker = |_| {
         let (args, alone, next) = (args.clone(), alone.clone(), next.clone());
@@ -111,7 +111,7 @@ async fn closed_loop(args: &Arc<Args>, alone: &Arc<Vec<String>>) -> Vec<Outcome>
     joined((0..args.streams).map(worker).collect()).await.into_iter().flatten().collect()
 }
 
-async fn open_loop(args: &Arc<Args>, alone: &Arc<Vec<String>>, rate: f64) -> Vec<Outcome> {
+async fn open_loop(args: &Arc<Args>, alone: &Arc<Vec<Vec<u64>>>, rate: f64) -> Vec<Outcome> {
     let mut tasks = vec![];
     let begun = Instant::now();
     for i in 0..args.requests {
@@ -132,7 +132,7 @@ async fn joined<T>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
 
 /// Sends a request; the connection and the status of the answer, whose head is read.
 async fn send(args: &Args, i: usize, stream: bool) -> std::io::Result<(u16, BufReader<TcpStream>)> {
-    let body = json!({ "prompt": prompt(args, i), "max_tokens": args.max_tokens, "temperature": 0, "stream": stream,
+    let body = json!({ "prompt": prompt(args, i), "max_tokens": args.max_tokens, "temperature": 0, "stream": stream, "return_token_ids": true,
         "stream_options": stream.then(|| json!({ "include_usage": true })) });
     let (body, key) = (body.to_string(), args.key.iter().map(|k| format!("Authorization: Bearer {k}\r\n")));
     let head = format!(
@@ -154,18 +154,21 @@ async fn send(args: &Args, i: usize, stream: bool) -> std::io::Result<(u16, BufR
     Ok((status, connection))
 }
 
-/// The text that a prompt gets alone.
-async fn expected(args: &Args, i: usize) -> Result<String, String> {
+/// The tokens that a prompt gets alone.
+async fn expected(args: &Args, i: usize) -> Result<Vec<u64>, String> {
     let (status, mut connection) = send(args, i, false).await.map_err(|e| e.to_string())?;
     let mut body = String::new();
     connection.read_to_string(&mut body).await.map_err(|e| e.to_string())?;
     let body: Value = serde_json::from_str(&body).map_err(|e| format!("status {status}: {e}: {body}"))?;
-    let text = body["choices"][0]["text"].as_str();
-    text.map(str::to_string).ok_or_else(|| format!("status {status}: {body}"))
+    ids(&body["choices"][0]).ok_or_else(|| format!("status {status}: {body}"))
+}
+
+fn ids(choice: &Value) -> Option<Vec<u64>> {
+    choice["token_ids"].as_array()?.iter().map(Value::as_u64).collect()
 }
 
 /// One request in a stream, checked.
-async fn stream(args: &Args, i: usize, alone: &[String]) -> Outcome {
+async fn stream(args: &Args, i: usize, alone: &[Vec<u64>]) -> Outcome {
     let begun = Instant::now();
     let mut o = Outcome { status: 0, answered: Duration::ZERO, first: None, between: vec![], tokens: 0, wrong: None };
     match send(args, i, true).await {
@@ -174,34 +177,33 @@ async fn stream(args: &Args, i: usize, alone: &[String]) -> Outcome {
             (o.status, o.answered) = (status, begun.elapsed());
             if status == 200 {
                 let told = read(connection, begun, &mut o).await;
-                o.wrong = told.map_or_else(Some, |text| (text != alone[i]).then(|| differs(&text, &alone[i])));
+                o.wrong = told.map_or_else(Some, |ids| (ids != alone[i]).then(|| differs(&ids, &alone[i])));
             }
         }
     }
     o
 }
 
-fn differs(text: &str, want: &str) -> String {
-    let same = text.bytes().zip(want.bytes()).take_while(|(a, b)| a == b).count();
-    format!("{} bytes instead of {}, alike for {same}", text.len(), want.len())
+fn differs(ids: &[u64], want: &[u64]) -> String {
+    let same = ids.iter().zip(want).take_while(|(a, b)| a == b).count();
+    format!("{} tokens instead of {}, alike for {same}", ids.len(), want.len())
 }
 
-/// Reads the events of a stream to their end: its text.
-async fn read(connection: BufReader<TcpStream>, begun: Instant, o: &mut Outcome) -> Result<String, String> {
-    let (mut lines, mut text, mut last) = (connection.lines(), String::new(), begun);
+/// Reads the events of a stream to their end: its tokens.
+async fn read(connection: BufReader<TcpStream>, begun: Instant, o: &mut Outcome) -> Result<Vec<u64>, String> {
+    let (mut lines, mut all, mut last) = (connection.lines(), vec![], begun);
     while let Some(line) = lines.next_line().await.map_err(|e| e.to_string())? {
         let Some(data) = line.strip_prefix("data: ") else { continue };
         if data == "[DONE]" {
-            return Ok(text);
+            return Ok(all);
         }
         let event: Value = serde_json::from_str(data).map_err(|e| format!("{e}: {data}"))?;
         if event["error"].is_object() {
             return Err(event["error"]["message"].to_string());
         }
         o.tokens = event["usage"]["completion_tokens"].as_u64().unwrap_or(o.tokens);
-        let piece = event["choices"][0]["text"].as_str().unwrap_or("");
-        if !piece.is_empty() {
-            text.push_str(piece);
+        if let Some(new) = ids(&event["choices"][0]) {
+            all.extend(new);
             let now = Instant::now();
             match o.first {
                 None => o.first = Some(now - begun),

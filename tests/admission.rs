@@ -237,3 +237,20 @@ fn who_waits_for_a_beginning_goes_on_when_its_reader_leaves() {
     drop(first);
     assert_eq!(ended(second).0.len(), 5);
 }
+
+#[test]
+fn one_tenant_s_crowd_does_not_hold_up_another_and_nobody_sees_what_others_asked() {
+    let e = endless(options(2, 1 << 14));
+    let of = |tenant: u64, prompt: Vec<u32>| Request { tenant, ..greedy(prompt, 40) };
+    let mut crowd: Vec<_> = (0..30).map(|i| e.submit(of(1, tokens(64, i))).unwrap()).collect();
+    // Two of the crowd run already, one may have been chosen before the other came.
+    passes(&mut crowd[0], 1);
+    let end = ended(e.submit(of(2, tokens(64, 0))).unwrap()).1;
+    assert_eq!(end.usage.kept_tokens, 0, "the same text was another's");
+    // What ended before it says so; the last of the crowd cannot have.
+    let last = crowd.pop().unwrap();
+    last.cancel();
+    assert_eq!(ended(last).1.usage.generated_tokens, 0, "it waited for the whole crowd");
+    assert_eq!(ended(e.submit(of(2, tokens(64, 0))).unwrap()).1.usage.kept_tokens, 63, "this one was its own");
+    drop(crowd);
+}

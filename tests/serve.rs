@@ -124,6 +124,10 @@ fn probabilities_are_those_of_the_tokens() {
         assert!(top.values().map(|p| p.as_f64().unwrap().exp()).sum::<f64>() <= 1.0);
         assert_eq!(told["text_offset"][i], tokens[..i].concat().chars().count());
     }
+    // Which tokens they are.
+    let ids = json!({ "prompt": "ROMEO:", "max_tokens": 6, "temperature": 0, "return_token_ids": true });
+    let ids = server.post(COMPLETIONS, &ids).json()["choices"][0]["token_ids"].clone();
+    assert_eq!(server.post("/detokenize", &json!({ "tokens": ids })).json()["prompt"], choice["text"]);
     // A bias changes what is chosen, not what the model says of it.
     let second = told["top_logprobs"][0].as_object().unwrap().keys().nth(1).unwrap().clone();
     let id =
@@ -210,6 +214,14 @@ fn who_has_no_key_gets_no_answer() {
     assert_eq!((models("Bearer first-key"), models("bearer first-key"), models("Bearer first-kez")), (200, 200, 401));
     assert_eq!((models("Basic first-key"), models("Bearer"), models("")), (401, 401, 401));
     assert_eq!(server.get("/health").status, 200, "a probe has no key");
+    // What a key may ask for in a minute.
+    let limited = temp_file("keys", "first-key rpm=2\n");
+    let other = Server::start(&["--api-key-file", &limited]);
+    let ask =
+        || other.ask("POST", COMPLETIONS, &["Authorization: Bearer first-key"], r#"{"prompt": "a", "max_tokens": 1}"#);
+    assert_eq!((ask().status, ask().status), (200, 200));
+    let refused = ask();
+    assert_eq!((refused.status, refused.head.contains("retry-after: 30")), (429, true), "{}", refused.head);
     // The file changes while it runs; one that is broken changes nothing.
     std::fs::write(&*file, "").unwrap();
     std::thread::sleep(Duration::from_millis(1100));

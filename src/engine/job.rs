@@ -101,10 +101,12 @@ impl Job {
         &self.tokens[..self.read]
     }
 
-    /// How many tokens of this job an earlier text has too, from the beginning on, and whose logits are not wanted.
-    pub fn shared(&self, earlier: &[u32]) -> usize {
+    /// How many tokens of this job an earlier text has too, from the beginning on, and whose logits are not wanted. Of
+    /// another tenant's text none: how fast an answer comes would tell what others have asked.
+    pub fn shared(&self, tenant: u64, earlier: &[u32]) -> usize {
         match &self.work {
             Work::Evaluate(_) => 0,
+            Work::Generate(g) if g.request.tenant != tenant => 0,
             Work::Generate(_) => {
                 let same = self.tokens.iter().zip(earlier).take_while(|(a, b)| a == b).count();
                 same.min(self.tokens.len() - 1)
@@ -149,6 +151,14 @@ impl Job {
     /// Whether only the token is pending that was chosen last.
     pub fn is_decoding(&self) -> bool {
         matches!(&self.work, Work::Generate(g) if g.first_token.is_some()) && self.pending().len() == 1
+    }
+
+    /// Who asked for it.
+    pub fn tenant(&self) -> u64 {
+        match &self.work {
+            Work::Generate(g) => g.request.tenant,
+            Work::Evaluate(_) => 0,
+        }
     }
 
     /// Whether it waits where others are refused.

@@ -7,6 +7,7 @@
 mod chat;
 mod demo;
 mod device;
+mod fair;
 mod foresight;
 mod job;
 mod load;
@@ -52,7 +53,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 pub use together::Together;
 
-/// Requests that may wait.
+/// Requests that may wait, before the engine's thread has seen them and again when it has.
 const QUEUE: usize = 1024;
 
 /// A loaded model and the thread that runs it.

@@ -74,8 +74,17 @@ impl Seen {
     }
 }
 
-/// Kept sequences, with the tokens that they hold.
-pub(super) type Kept = VecDeque<(SeqId, Vec<u32>)>;
+/// What an ended generation left.
+pub(super) struct Past {
+    pub seq: SeqId,
+    /// Who had asked for it.
+    pub tenant: u64,
+    /// The tokens that the sequence holds.
+    pub tokens: Vec<u32>,
+}
+
+/// Kept sequences, those first that were used least lately.
+pub(super) type Kept = VecDeque<Past>;
 
 /// Looks and acts.
 pub(super) struct Relief {
@@ -167,7 +176,7 @@ impl Relief {
         let mut problem = None;
         match level {
             Level::Prefixes => {
-                kept.drain(..).for_each(|(seq, _)| runner.kv().release(seq));
+                kept.drain(..).for_each(|past| runner.kv().release(past.seq));
                 runner.give_state_back();
             }
             Level::Ring => problem = runner.shrink_ring(true).err(),

@@ -25,6 +25,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Control tokens appear in the text.
     pub special: bool,
+    /// Who asks: those that wait take turns by how many tokens were computed for each.
+    pub tenant: u64,
     /// While memory is short it waits, and is not refused.
     pub patient: bool,
     /// Say how far the prompt is while it is read.

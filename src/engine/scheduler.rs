@@ -11,7 +11,8 @@
 //! pass never runs out of state. Stretch by stretch it reserves more; where there is none, kept texts give way, then the
 //! job that came last: it gives its pages up and reads its text again when there is room, which by the law of equal bits
 //! nobody can tell but by the time. So the oldest always goes on. Jobs are admitted in order of arrival: one that has
-//! to wait holds up those behind it, so that small ones cannot keep a large one out for ever.
+//! to wait holds up those behind it, so that small ones cannot keep a large one out for ever. Where several tenants ask,
+//! arrival counts among one's own, and between them who was served least (`fair`).
 //!
 //! The state of a generation stays when it has ended, until its place or its pages are needed: a request that begins
 //! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same. So does
@@ -21,10 +22,12 @@
 //! Between passes, and while nothing comes, `relief` looks whether memory is short; new work is refused while it is
 //! very short, or waits where it said so.
 
+use super::QUEUE;
+use super::fair::Fair;
 use super::job::{Bounds, Job, Progress};
 use super::pace::Pace;
 use super::pulse::{Occupancy, Pulse};
-use super::relief::{Kept, Relief};
+use super::relief::{Kept, Past, Relief};
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
 use crate::error::{Error, Result};
@@ -37,9 +40,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// Ended texts that are kept at most: each is compared with every request that comes. They take pages only that nobody
+/// else wants.
+const MAX_KEPT: usize = 256;
+
 /// What connects the engine's thread with its handles.
 pub(super) struct Queue {
-    /// What waits stays in the channel, which has a bound.
+    /// Has a bound; what is taken out of it waits in `Scheduler::arrived`, which has one too.
     pub commands: Receiver<Command>,
     /// Set when nobody listens any more.
     pub closed: Arc<AtomicBool>,
@@ -53,6 +60,8 @@ pub(super) struct Scheduler {
     tokenizer: Arc<Tokenizer>,
     queue: Queue,
     bounds: Bounds,
+    /// What was not admitted yet.
+    arrived: Fair<Job>,
     active: Vec<Active>,
     /// The first in the queue, while there are too few pages for it; before it those that gave their pages up.
     waiting: VecDeque<Job>,
@@ -61,9 +70,9 @@ pub(super) struct Scheduler {
     pace: Pace,
     /// Whether something ended since it was found that they must wait.
     freed: bool,
-    /// Sequences of ended generations with the tokens that they hold, those first that were used least lately. Together
-    /// with those of `active` they are at most `max_sequences`.
+    /// What ended generations left, at most `most_kept`.
     kept: Kept,
+    most_kept: usize,
     max_sequences: usize,
     /// Reused.
     parts: Vec<Part>,
@@ -94,12 +103,15 @@ impl Scheduler {
             tokenizer,
             queue,
             bounds,
+            arrived: Fair::new(),
             active,
             waiting,
             behind: vec![],
             pace: Pace::default(),
             freed: false,
             kept,
+            // Whoever runs one after another has the last one to go on from, which is taken over.
+            most_kept: if max_sequences > 1 { MAX_KEPT } else { 0 },
             max_sequences,
             parts,
         }
@@ -126,7 +138,7 @@ impl Scheduler {
     /// Shows that it lives, and how full it is.
     fn show(&mut self) {
         let (pages, free_pages) = self.runner.kv().fullest();
-        let waiting = self.waiting.len() + self.behind.len();
+        let waiting = self.arrived.len() + self.waiting.len() + self.behind.len();
         self.queue.pulse.show(Occupancy { running: self.active.len(), waiting, pages, free_pages });
     }
 
@@ -137,16 +149,35 @@ impl Scheduler {
         for rows in self.active.iter().filter_map(|a| a.job.reader()) {
             select.send(rows);
         }
-        if self.active.len() + self.behind.len() < self.max_sequences && self.waiting.is_empty() {
+        if self.arrived.len() < QUEUE {
             select.recv(&self.queue.commands);
         }
         // Whatever it was, the next turn finds it.
         let _ = select.ready_timeout(self.relief.pause());
     }
 
-    /// Takes commands while there is room. False when the engine was dropped: what still runs or waits has nobody who
+    /// Takes what has come out of the channel, as much as may wait. False when nothing can come any more.
+    fn receive(&mut self) -> bool {
+        while self.arrived.len() < QUEUE {
+            match self.queue.commands.try_recv() {
+                Ok(command) => {
+                    if let Some(job) = Job::new(command, self.bounds, self.tokenizer.clone()) {
+                        self.arrived.push(job.tenant(), job);
+                    }
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
+    }
+
+    /// Admits jobs while there is room. False when the engine was dropped: what still runs or waits has nobody who
     /// listens.
     fn admit(&mut self) -> bool {
+        if !self.receive() {
+            return false;
+        }
         for at in (0..self.behind.len()).rev() {
             if !self.follows(&self.behind[at]) {
                 // They came before what is still in the channel.
@@ -169,25 +200,21 @@ impl Scheduler {
                     None => continue,
                 }
             }
-            match self.queue.commands.try_recv() {
-                Ok(command) => {
-                    if let Some(mut job) = Job::new(command, self.bounds, self.tokenizer.clone()) {
-                        match self.relief.refusal() {
-                            None if self.follows(&job) => self.behind.push(job),
-                            None => {
-                                let waits = self.start(job);
-                                self.waiting.extend(waits);
-                            }
-                            Some(_) if job.is_patient() => {
-                                self.waiting.push_back(job);
-                                self.freed = true;
-                            }
-                            Some(e) => drop(job.fail(e)),
-                        }
-                    }
+            let Some(mut job) = self.arrived.pop() else { break };
+            match self.relief.refusal() {
+                None if self.follows(&job) => self.behind.push(job),
+                None => {
+                    let waits = self.start(job);
+                    self.waiting.extend(waits);
                 }
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return false,
+                Some(_) if job.is_patient() => {
+                    self.waiting.push_back(job);
+                    self.freed = true;
+                }
+                Some(e) => {
+                    job.fail(e);
+                    self.arrived.left(job.tenant());
+                }
             }
         }
         !self.queue.closed.load(Ordering::Relaxed)
@@ -196,6 +223,7 @@ impl Scheduler {
     /// Gives a job its sequence, or the job back, which has to wait.
     fn start(&mut self, mut job: Job) -> Option<Job> {
         if job.end_if_cancelled() {
+            self.arrived.left(job.tenant());
             return None;
         }
         let Some((seq, kept)) = self.place(&job) else {
@@ -216,8 +244,8 @@ impl Scheduler {
             let kv = self.runner.kv();
             if kv.reserved(seq) >= needs || kv.reserve(seq, wants) {
                 at += 1;
-            } else if let Some((oldest, _)) = self.kept.pop_front() {
-                kv.release(oldest);
+            } else if let Some(oldest) = self.kept.pop_front() {
+                kv.release(oldest.seq);
             } else {
                 self.preempt();
             }
@@ -232,6 +260,7 @@ impl Scheduler {
         self.runner.kv().release(seq);
         if self.active.is_empty() {
             // Alone it has all pages, and what needs more is not admitted.
+            self.arrived.left(job.tenant());
             job.fail(Error::Engine("the sequence state does not hold what it was planned for".into()));
             return;
         }
@@ -246,16 +275,16 @@ impl Scheduler {
         if self.runner.is_windowed() {
             return false;
         }
-        let pages = |tokens: &[u32]| job.shared(tokens) / PAGE;
-        let now = self.active.iter().map(|a| pages(a.job.past()));
-        let now = now.chain(self.kept.iter().map(|(_, tokens)| pages(tokens))).max().unwrap_or(0);
+        let pages = |tenant: u64, tokens: &[u32]| job.shared(tenant, tokens) / PAGE;
+        let now = self.active.iter().map(|a| pages(a.job.tenant(), a.job.past()));
+        let now = now.chain(self.kept.iter().map(|k| pages(k.tenant, &k.tokens))).max().unwrap_or(0);
         let reading = self.active.iter().filter(|a| !a.job.is_decoding() && a.job.reader().is_none());
-        reading.map(|a| pages(a.job.tokens())).max().unwrap_or(0) > now
+        reading.map(|a| pages(a.job.tenant(), a.job.tokens())).max().unwrap_or(0) > now
     }
 
     /// The running job that shares most whole pages with a job's text, if one does, with how many positions that are.
     fn running(&self, job: &Job) -> Option<(SeqId, usize)> {
-        let shared = self.active.iter().map(|a| (a.seq, job.shared(a.job.past()) / PAGE * PAGE));
+        let shared = self.active.iter().map(|a| (a.seq, job.shared(a.job.tenant(), a.job.past()) / PAGE * PAGE));
         shared.filter(|x| x.1 > 0).max_by_key(|x| x.1)
     }
 
@@ -267,43 +296,44 @@ impl Scheduler {
         let best = self.best(job, running.map_or(0, |x| x.1));
         let kv = self.runner.kv();
         loop {
-            if self.active.len() + self.kept.len() + usize::from(best.is_some()) < self.max_sequences {
+            if self.kept.len() + usize::from(best.is_some()) <= self.most_kept {
                 let shared = |kv: &mut Kv| running.and_then(|(seq, n)| Some((kv.fork_pages(seq, n as u32)?, n)));
                 let (seq, n) = match &best {
-                    Some((kept, _, n)) => (kv.fork(*kept), *n),
+                    Some((past, n)) => (kv.fork(past.seq), *n),
                     None => shared(kv).unwrap_or_else(|| (kv.create(), 0)),
                 };
                 if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.wants()) {
-                    self.kept.extend(best.map(|(kept, tokens, _)| (kept, tokens)));
+                    self.kept.extend(best.map(|(past, _)| past));
                     return Some((seq, n));
                 }
                 kv.release(seq);
             }
             match self.kept.pop_front() {
-                Some((oldest, _)) => kv.release(oldest),
+                Some(oldest) => kv.release(oldest.seq),
                 None => break,
             }
         }
-        let (seq, mut tokens, n) = best?;
-        if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.wants()) {
-            return Some((seq, n));
+        let (mut past, n) = best?;
+        if kv.restore(past.seq, n as u32).is_ok() && kv.reserve(past.seq, job.wants()) {
+            return Some((past.seq, n));
         }
-        tokens.truncate(n);
-        self.kept.push_back((seq, tokens));
+        past.tokens.truncate(n);
+        self.kept.push_back(past);
         None
     }
 
     /// Takes out the kept sequence that shares most with a job's text, if one shares more than `least`, with the length
     /// that is shared.
-    fn best(&mut self, job: &Job, least: usize) -> Option<(SeqId, Vec<u32>, usize)> {
+    fn best(&mut self, job: &Job, least: usize) -> Option<(Past, usize)> {
         let kv = self.runner.kv();
-        let shared = |(seq, tokens): &(SeqId, Vec<u32>)| {
+        let shared = |past: &Past| {
             // Of a window that has moved on, what it gave back would be seen again.
-            Some(job.shared(tokens)).filter(|&n| n > least && kv.can_restore(*seq, n as u32).is_ok())
+            let n = job.shared(past.tenant, &past.tokens);
+            (n > least && kv.can_restore(past.seq, n as u32).is_ok()).then_some(n)
         };
         let (at, n) =
             self.kept.iter().map(shared).enumerate().filter_map(|(at, n)| Some((at, n?))).max_by_key(|x| x.1)?;
-        self.kept.remove(at).map(|(seq, tokens)| (seq, tokens, n))
+        self.kept.remove(at).map(|past| (past, n))
     }
 
     /// Ends cancelled jobs.
@@ -313,21 +343,41 @@ impl Scheduler {
                 self.retire(at, true);
             }
         }
-        self.waiting.retain_mut(|job| !job.end_if_cancelled());
-        self.behind.retain_mut(|job| !job.end_if_cancelled());
+        self.arrived.drop_if(Job::end_if_cancelled);
+        let mut stays = |job: &mut Job| {
+            let ended = job.end_if_cancelled();
+            if ended {
+                self.arrived.left(job.tenant());
+            }
+            !ended
+        };
+        self.waiting.retain_mut(&mut stays);
+        self.behind.retain_mut(&mut stays);
     }
 
     /// Takes an ended job out; its state stays if it is sound.
     fn retire(&mut self, at: usize, sound: bool) {
         let Active { job, seq } = self.active.remove(at);
         self.runner.kv().unreserve(seq);
+        self.arrived.left(job.tenant());
         self.freed = true;
         match sound && job.reader().is_none() && !job.past().is_empty() && self.relief.keeps() {
-            true => self.kept.push_back((seq, job.past().to_vec())),
+            true => {
+                self.kept.push_back(Past { seq, tenant: job.tenant(), tokens: job.past().to_vec() });
+                self.trim();
+            }
             false => {
                 self.runner.kv().release(seq);
                 self.relief.ended(&mut self.runner);
             }
+        }
+    }
+
+    /// What is kept stays within its bound, the oldest give way.
+    fn trim(&mut self) {
+        while self.kept.len() > self.most_kept.max(1) {
+            let Some(oldest) = self.kept.pop_front() else { break };
+            self.runner.kv().release(oldest.seq);
         }
     }
 
@@ -367,7 +417,8 @@ impl Scheduler {
     /// Runs one pass and hands its logits to the jobs. Where it fails, each job has a pass of its own: a text whose
     /// numbers overflow must not end its neighbours.
     fn pass(&mut self) {
-        let Scheduler { active, runner, parts, queue, pace, .. } = self;
+        let Scheduler { active, runner, parts, queue, pace, arrived, .. } = self;
+        parts.iter().for_each(|p| arrived.serve(active[p.job].job.tenant(), p.tokens as u64));
         let prompts = parts.iter().filter(|p| !active[p.job].job.is_decoding()).map(|p| p.tokens).sum();
         let begun = Instant::now();
         match run(active, runner, parts, queue) {

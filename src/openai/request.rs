@@ -88,6 +88,7 @@ pub struct Ask {
     n: usize,
     echo: bool,
     logprobs: Option<u32>,
+    token_ids: bool,
     max_tokens: u32,
     sampling: Params,
     stop: Vec<String>,
@@ -132,6 +133,8 @@ impl Ask {
         if echo && logprobs.is_some() {
             return Err(f.error("logprobs", "with echo is not supported: air tells no probabilities of prompts"));
         }
+        // vLLM's name for it.
+        let token_ids = f.flag("return_token_ids")?;
         let stream = f.flag("stream")?;
         let include_usage = stream_options(&mut f, stream)?;
         let mut s = sampling.clone();
@@ -158,12 +161,30 @@ impl Ask {
             Some(_) => return Err(f.error("stop", "must be a text or a list of texts")),
         };
         f.finish(IGNORED, DEFAULTS)?;
-        Ok(Ask { endpoint, model, stream, include_usage, prompts, n, echo, logprobs, max_tokens, sampling: s, stop })
+        Ok(Ask {
+            endpoint,
+            model,
+            stream,
+            include_usage,
+            prompts,
+            n,
+            echo,
+            logprobs,
+            token_ids,
+            max_tokens,
+            sampling: s,
+            stop,
+        })
     }
 
     /// How many choices each prompt has.
     pub(super) fn choices_of_each(&self) -> usize {
         self.n
+    }
+
+    /// Whether it says which tokens its texts are.
+    pub(super) fn tells_ids(&self) -> bool {
+        self.token_ids
     }
 
     /// Whether it says how probable tokens were.

@@ -23,6 +23,7 @@ pub struct Answer {
     /// Choices for each prompt.
     n: usize,
     logprobs: bool,
+    token_ids: bool,
     tokenizer: Arc<Tokenizer>,
     choices: Vec<Choice>,
     open: usize,
@@ -35,6 +36,8 @@ struct Choice {
     /// Those whose probability is told, with where their texts begin, in characters.
     tokens: Vec<(usize, Token)>,
     characters: usize,
+    /// Where they are wanted.
+    ids: Vec<u32>,
     end: Option<Finished>,
 }
 
@@ -72,6 +75,7 @@ impl Answer {
             model: model.into(),
             n: ask.choices_of_each(),
             logprobs: ask.tells_probabilities(),
+            token_ids: ask.tells_ids(),
             tokenizer,
             open: choices.len(),
             choices,
@@ -100,19 +104,26 @@ impl Answer {
 
     /// Takes an event of a choice, and gives the chunk that a stream sends for it, if it says anything.
     pub fn hear(&mut self, choice: usize, event: Event) -> Option<Value> {
-        let Choice { text, tokens, characters, end } = &mut self.choices[choice];
+        let Choice { text, tokens, characters, ids, end } = &mut self.choices[choice];
         let at = *characters;
         match event {
             Event::Prompt(_) => None,
             Event::Token(token) => {
                 text.push_str(&token.text);
                 *characters += token.text.chars().count();
-                let piece = token.text.clone();
+                let (piece, id) = (token.text.clone(), token.id);
+                if self.token_ids {
+                    ids.push(id);
+                }
                 let told = self.logprobs.then(|| tokens.push((at, token)));
                 let last = told.and_then(|()| self.choices[choice].tokens.last());
                 let logprobs = last.map_or(Value::Null, |last| self.probabilities(std::slice::from_ref(last)));
-                let silent = piece.is_empty() && logprobs.is_null();
-                (!silent).then(|| self.chunk(choice, self.delta(&piece), logprobs, None))
+                let silent = piece.is_empty() && logprobs.is_null() && !self.token_ids;
+                let mut chunk = (!silent).then(|| self.chunk(choice, self.delta(&piece), logprobs, None))?;
+                if self.token_ids {
+                    chunk["choices"][0]["token_ids"] = json!([id]);
+                }
+                Some(chunk)
             }
             Event::Finished(finished) => {
                 text.push_str(&finished.text);
@@ -145,7 +156,11 @@ impl Answer {
             };
             let logprobs = if self.logprobs { self.probabilities(&c.tokens) } else { Value::Null };
             let reason = c.end.as_ref().map(|end| end.reason.name());
-            json!({ "index": i, name: content, "logprobs": logprobs, "finish_reason": reason })
+            let mut choice = json!({ "index": i, name: content, "logprobs": logprobs, "finish_reason": reason });
+            if self.token_ids {
+                choice["token_ids"] = json!(c.ids);
+            }
+            choice
         };
         let mut body = self.head(match self.endpoint {
             Endpoint::Chat => "chat.completion",

@@ -1,15 +1,16 @@
 //! `/v1/chat/completions` and `/v1/completions`.
 
 use super::app::{App, Loaded, new_id};
+use super::guard::Tenant;
 use super::input::{Bytes, blocking};
 use super::metrics::Stopwatch;
 use super::refusal::Refusal;
 use super::sse;
-use crate::engine::{Event, FinishReason};
+use crate::engine::{Event, FinishReason, Request, Usage};
 use crate::error::{Error, Result};
 use crate::openai::{Answer, Ask, Endpoint, Wanted};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,23 +24,31 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 const FIRST: Duration = Duration::from_secs(2);
 
 /// `POST /v1/chat/completions`
-pub async fn chat(State(app): State<Arc<App>>, input: Bytes) -> Result<Response, Refusal> {
-    answer(app, Endpoint::Chat, input).await
+pub async fn chat(
+    State(app): State<Arc<App>>,
+    Extension(who): Extension<Tenant>,
+    input: Bytes,
+) -> Result<Response, Refusal> {
+    answer(app, Endpoint::Chat, who, input).await
 }
 
 /// `POST /v1/completions`
-pub async fn completions(State(app): State<Arc<App>>, input: Bytes) -> Result<Response, Refusal> {
-    answer(app, Endpoint::Completions, input).await
+pub async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(who): Extension<Tenant>,
+    input: Bytes,
+) -> Result<Response, Refusal> {
+    answer(app, Endpoint::Completions, who, input).await
 }
 
-async fn answer(app: Arc<App>, endpoint: Endpoint, input: Bytes) -> Result<Response, Refusal> {
+async fn answer(app: Arc<App>, endpoint: Endpoint, who: Tenant, input: Bytes) -> Result<Response, Refusal> {
     let reader = app.clone();
     let (ask, wanted) = blocking(move || read(&reader, endpoint, &input)).await?;
     let loaded = app.loaded()?;
     let before = wanted.iter().map(|w| w.before.clone());
     let tokenizer = loaded.engine.tokenizer().clone();
     let mut answer = Answer::new(&ask, &new_id(), loaded.name(), tokenizer, before);
-    let mut heard = submit(&app, loaded, wanted)?;
+    let mut heard = submit(&app, loaded, who.0, wanted)?;
     if ask.stream {
         let first = tokio::time::timeout(FIRST, heard.next()).await;
         if let Ok(first) = first {
@@ -73,20 +82,28 @@ fn read(app: &App, endpoint: Endpoint, input: &Bytes) -> Result<(Ask, Vec<Wanted
 }
 
 /// Starts all choices of an answer.
-fn submit(app: &Arc<App>, loaded: &Loaded, wanted: Vec<Wanted>) -> Result<Heard, Refusal> {
+fn submit(app: &Arc<App>, loaded: &Loaded, tenant: u64, wanted: Vec<Wanted>) -> Result<Heard, Refusal> {
     let full = || Refusal::full(app.options.most);
     let n = u32::try_from(wanted.len()).map_err(|_| full())?;
+    if let Some(keys) = &app.keys {
+        keys.admit(tenant).map_err(Refusal::too_much)?;
+    }
     let permit = app.room.clone().try_acquire_many_owned(n).map_err(|_| full())?;
     let (to, from) = unbounded_channel();
     let cancel = Cancel(Arc::default());
     for (choice, Wanted { request, .. }) in wanted.into_iter().enumerate() {
-        let (to, instruments, watch) = (to.clone(), loaded.instruments.clone(), Stopwatch::start());
+        let (to, app, instruments, watch) = (to.clone(), app.clone(), loaded.instruments.clone(), Stopwatch::start());
         let sink = Arc::new(move |event: Result<Event>| {
             if let Ok(event) = &event {
                 watch.hear(event, &instruments);
+                if let (Event::Finished(end), Some(keys)) = (event, &app.keys) {
+                    let Usage { prompt_tokens, generated_tokens, .. } = end.usage;
+                    keys.charge(tenant, u64::from(prompt_tokens) + u64::from(generated_tokens));
+                }
             }
             to.send((choice, event)).is_ok()
         });
+        let request = Request { tenant, ..request };
         loaded.engine.submit_to(request, cancel.0.clone(), sink)?;
     }
     let waiting = app.clone();

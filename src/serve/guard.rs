@@ -55,20 +55,26 @@ fn is_local(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Who asks; 0 is anybody.
+#[derive(Debug, Clone, Copy)]
+pub struct Tenant(pub u64);
+
 /// Where there are keys, a request must have one.
-pub async fn keys(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn keys(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let mut who = 0;
     if let Some(keys) = &app.keys {
         let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let key = given.and_then(|v| match v.split_at_checked(7) {
             Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"Bearer ") => Some(key.trim_ascii()),
             _ => None,
         });
-        match key {
-            None => return Refusal::no_key().into_response(),
-            Some(key) if !keys.accept(key) => return Refusal::wrong_key().into_response(),
-            Some(_) => {}
+        let Some(key) = key else { return Refusal::no_key().into_response() };
+        match keys.accept(key) {
+            None => return Refusal::wrong_key().into_response(),
+            Some(tenant) => who = tenant,
         }
     }
+    request.extensions_mut().insert(Tenant(who));
     next.run(request).await
 }
 

@@ -1,15 +1,18 @@
 //! Who may ask: keys from a file.
 //!
-//! A line holds a key, or `sha256:` and the hexadecimal SHA-256 of one, so that the file need not hold what it guards;
-//! what stands behind the key on its line is for people, as are lines that begin with `#`. Only the hashes are kept. A
-//! key is compared by its hash with all of them, each in the same time whatever it holds.
+//! A line holds a key, or `sha256:` and the hexadecimal SHA-256 of one, so that the file need not hold what it guards.
+//! Behind it may stand what the key may ask for in a minute, `rpm=` requests and `tpm=` tokens; anything else there is
+//! for people, as are lines that begin with `#`. Only the hashes are kept. A key is compared by its hash with all of
+//! them, each in the same time whatever it holds.
 //!
 //! A file that has changed is read again; one that cannot be read leaves the keys as they were.
 
+use super::limits::{Allowance, Limits};
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Most bytes of the file.
@@ -30,7 +33,9 @@ pub struct Keys {
 
 #[derive(Debug)]
 struct State {
-    hashes: Vec<Hash>,
+    known: Vec<(Hash, Limits)>,
+    /// Of those that have asked, by their tenants.
+    left: HashMap<u64, Allowance>,
     /// Of the file as it was read.
     changed: Option<SystemTime>,
     looked: Instant,
@@ -43,28 +48,60 @@ impl Keys {
     /// `Io` when it cannot be read; `Invalid` when it has no key, or a line that is none.
     pub fn open(path: &Path) -> Result<Keys> {
         let changed = modified(path);
-        let state = State { hashes: read(path)?, changed, looked: Instant::now() };
+        let state = State { known: read(path)?, left: HashMap::new(), changed, looked: Instant::now() };
         Ok(Keys { path: path.into(), state: Mutex::new(state) })
     }
 
-    /// Whether a key is one of them.
-    pub fn accept(&self, key: &[u8]) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of whoever has a key, if it is one of them: as long as the key stays, it does.
+    pub fn accept(&self, key: &[u8]) -> Option<u64> {
+        let mut state = self.state();
         if state.looked.elapsed() >= EVERY {
             state.looked = Instant::now();
             let changed = modified(&self.path);
             if changed != state.changed {
                 state.changed = changed;
                 match read(&self.path) {
-                    Ok(hashes) => state.hashes = hashes,
+                    Ok(known) => {
+                        state.known = known;
+                        state.left.clear();
+                    }
                     Err(e) => eprintln!("the keys stay as they were: {e}"),
                 }
             }
         }
         let hash: Hash = Sha256::digest(key).into();
         // All of them, and all bytes of each: how long it takes tells nothing.
-        state.hashes.iter().fold(false, |found, known| found | equal(known, &hash))
+        let found = state.known.iter().fold(false, |found, (known, _)| found | equal(known, &hash));
+        found.then(|| tenant(&hash))
     }
+
+    /// Admits a request of a tenant.
+    ///
+    /// # Errors
+    /// How long it must wait.
+    pub fn admit(&self, who: u64) -> Result<(), Duration> {
+        let mut state = self.state();
+        let now = Instant::now();
+        let State { known, left, .. } = &mut *state;
+        let limits = known.iter().find(|(hash, _)| tenant(hash) == who).map_or(Limits::default(), |k| k.1);
+        left.entry(who).or_insert_with(|| Allowance::new(limits, now)).admit(now)
+    }
+
+    /// Tokens were computed for a tenant.
+    pub fn charge(&self, who: u64, tokens: u64) {
+        if let Some(left) = self.state().left.get_mut(&who) {
+            left.charge(tokens, Instant::now());
+        }
+    }
+}
+
+/// A hash is as good as random: its beginning is a number that nobody else has.
+fn tenant(hash: &Hash) -> u64 {
+    hash.iter().take(8).fold(0, |sum, &byte| sum << 8 | u64::from(byte))
 }
 
 fn equal(a: &Hash, b: &Hash) -> bool {
@@ -75,7 +112,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|m| m.modified()).ok()
 }
 
-fn read(path: &Path) -> Result<Vec<Hash>> {
+fn read(path: &Path) -> Result<Vec<(Hash, Limits)>> {
     let file = path.display().to_string();
     let size = std::fs::metadata(path).map_err(|e| Error::io(&file, "cannot read the keys", &e))?.len();
     if size > MAX_FILE {
@@ -85,14 +122,30 @@ fn read(path: &Path) -> Result<Vec<Hash>> {
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let hashes = keys.map(|(n, line)| {
-        let key = line.split_whitespace().next().unwrap_or("");
-        hash(key).map_err(|problem| Error::Invalid(format!("{file}: line {n}: {problem}")))
+        let mut words = line.split_whitespace();
+        let key = hash(words.next().unwrap_or(""));
+        let both = key.and_then(|hash| Ok((hash, limits(words)?)));
+        both.map_err(|problem| Error::Invalid(format!("{file}: line {n}: {problem}")))
     });
     let hashes = hashes.collect::<Result<Vec<_>>>()?;
     match hashes.is_empty() {
         true => Err(Error::Invalid(format!("{file} has no key: write one a line"))),
         false => Ok(hashes),
     }
+}
+
+/// What stands behind a key.
+fn limits<'a>(words: impl Iterator<Item = &'a str>) -> Result<Limits, String> {
+    let mut limits = Limits::default();
+    for word in words {
+        let (limit, number) = match word.split_once('=') {
+            Some(("rpm", n)) => (&mut limits.requests, n),
+            Some(("tpm", n)) => (&mut limits.tokens, n),
+            _ => continue,
+        };
+        *limit = Some(number.parse().map_err(|_| format!("`{word}` needs a whole number"))?);
+    }
+    Ok(limits)
 }
 
 fn hash(key: &str) -> Result<Hash, String> {
@@ -127,17 +180,35 @@ mod tests {
         for (key, want) in
             [("secret-one", true), ("secret-two", true), ("alice", false), ("", false), ("secret", false)]
         {
-            assert_eq!(keys.accept(key.as_bytes()), want, "{key}");
+            assert_eq!(keys.accept(key.as_bytes()).is_some(), want, "{key}");
         }
-        assert!(!keys.accept(whole.as_bytes()), "a hash is no key");
+        assert!(keys.accept(whole.as_bytes()).is_none(), "a hash is no key");
+        assert_ne!(keys.accept(b"secret-one"), keys.accept(b"secret-two"), "each is somebody else");
         std::fs::write(&path, format!("sha256:{}", &whole[..32])).unwrap();
         assert!(Keys::open(&path).unwrap_err().to_string().contains("line 1: sha256: needs 64"));
         std::fs::remove_file(path).unwrap();
     }
 
     #[test]
+    fn each_key_has_its_own_limits() {
+        let path = file("limits", "alice-key name=alice rpm=2\nbob-s-key tpm=1000 rpm=3\nfree-key\n");
+        let keys = Keys::open(&path).unwrap();
+        let who = |key: &str| keys.accept(key.as_bytes()).unwrap();
+        let admitted = |key: &str| (0..9).filter(|_| keys.admit(who(key)).is_ok()).count();
+        assert_eq!((admitted("alice-key"), admitted("free-key")), (2, 9));
+        assert!(keys.admit(who("bob-s-key")).is_ok());
+        keys.charge(who("bob-s-key"), 5000);
+        assert!(keys.admit(who("bob-s-key")).unwrap_err() > Duration::from_secs(200));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn a_file_without_keys_is_refused() {
-        for (name, text, want) in [("empty", "# nothing\n", "has no key"), ("short", "abc", "line 1: the key has 3")] {
+        for (name, text, want) in [
+            ("empty", "# nothing\n", "has no key"),
+            ("short", "abc", "line 1: the key has 3"),
+            ("limit", "long-enough x rpm=-1", "line 1: `rpm=-1` needs"),
+        ] {
             let path = file(name, text);
             let e = Keys::open(&path).unwrap_err().to_string();
             assert!(e.contains(want), "{e}");

@@ -17,6 +17,7 @@ mod app;
 mod guard;
 mod input;
 mod keys;
+mod limits;
 mod listen;
 mod metrics;
 mod refusal;

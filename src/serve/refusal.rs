@@ -50,6 +50,12 @@ impl Refusal {
         Refusal::new(429, "rate_limit_error", None, Some("rate_limit_exceeded"), message).retry(1)
     }
 
+    pub fn too_much(wait: std::time::Duration) -> Refusal {
+        let message = "the key's requests or tokens of this minute are used up";
+        let seconds = wait.as_secs_f64().ceil() as u64;
+        Refusal::new(429, "rate_limit_error", None, Some("rate_limit_exceeded"), message).retry(seconds.max(1))
+    }
+
     pub fn no_key() -> Refusal {
         let message = "a key is needed: send `Authorization: Bearer KEY`";
         Refusal::new(401, "invalid_request_error", None, Some("invalid_api_key"), message)

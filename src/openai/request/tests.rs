@@ -45,6 +45,7 @@ fn every_field_reaches_the_request() {
         n: 1,
         echo: false,
         logprobs: None,
+        token_ids: false,
         max_tokens: 7,
         sampling: want,
         stop: vec!["x".into(), "yz".into()],

@@ -302,6 +302,19 @@ fn ending_lets_answers_end_and_cuts_off_what_takes_too_long() {
 }
 
 #[test]
+fn who_asks_for_nothing_does_not_hold_the_end_up() {
+    let mut server = Server::start(&["--grace", "60"]);
+    let mut half = server.connect();
+    half.write_all(b"GET /health HTTP/1.1\r\nHost: loc").unwrap();
+    assert_eq!(server.get("/health").status, 200);
+    server.signal(Signal::TERM);
+    let begun = Instant::now();
+    assert!(server.child.wait().unwrap().success());
+    // A watchdog: the head may take 30 seconds, the grace period is 60.
+    assert!(begun.elapsed() < Duration::from_secs(20), "it waited for a head");
+}
+
+#[test]
 fn a_server_that_cannot_listen_says_why() {
     let server = Server::start(&[]);
     let port = server.port.to_string();
@@ -345,7 +358,12 @@ fn metrics_count_what_was_answered() {
     assert_eq!(value("air_requests_total{path=\"other\",status=\"404\"}"), 1.0);
     assert_eq!(value("air_ttft_seconds_count"), 3.0);
     assert_eq!(value("air_inter_token_seconds_count"), sum("completion_tokens") - 3.0);
-    assert_eq!((value("air_running"), value("air_queue_depth")), (0.0, 0.0));
+    assert_eq!(value("air_queue_depth"), 0.0);
+    // The engine's thread shows that it is idle when it has had its next look.
+    let begun = Instant::now();
+    while !server.get("/metrics").body.contains("air_running 0\n") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it says that it runs something");
+    }
     assert!(value("air_kv_pages{state=\"free\"}") > 0.0);
     // Every series has a help and a type, each once.
     let named = |kind: &str| {

@@ -10,6 +10,7 @@ use crate::serve::{Options, Patience, Server};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Sequences that run at once, unless it is said.
 const SEQUENCES: usize = 32;
@@ -43,7 +44,7 @@ pub struct Args {
 }
 
 static KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let own: &[&str] = &["serve.host", "serve.port", "serve.api-key-file", "batch.max-num-seqs"];
+    let own: &[&str] = &["serve.host", "serve.port", "serve.api-key-file", "serve.log", "batch.max-num-seqs"];
     [sampling::Generating::keys(), own].concat()
 });
 
@@ -59,6 +60,7 @@ impl Uses for Serving {
 /// Serves until it is told to end.
 pub fn run(args: Args) -> Result<()> {
     let settings = args.model.settings.resolve()?;
+    log(&settings);
     let sequences = settings.number("batch.max-num-seqs").unwrap_or(SEQUENCES);
     let server = Server::bind(options(&args, &settings, sequences))?;
     let catalogue = model::open(&settings)?;
@@ -72,29 +74,27 @@ pub fn run(args: Args) -> Result<()> {
     let at = format!("http://{}", server.address());
     output::note(format_args!("{at} answers when the model is loaded"));
     let ready = |engine: &Engine| {
+        // Until here Ctrl-C ends the process; from here the second one does.
+        interrupt::watch()?;
         about(engine, sequences);
         output::line(format_args!("ready: {at}/v1"))
     };
-    // Until the model is loaded Ctrl-C ends the process; from then on the second one does.
-    let mut ctrl_c = None;
-    let ended = || match &ctrl_c {
-        None => {
-            ctrl_c = Some(interrupt::watch());
-            false
+    let ended = || {
+        let pressed = interrupt::was_pressed();
+        if pressed {
+            output::note("ending: answers that run may end; once more ends at once");
         }
-        Some(Ok(ctrl_c)) => {
-            if ctrl_c.is_set() {
-                output::note("ending: answers that run may end; once more ends at once");
-            }
-            ctrl_c.is_set()
-        }
-        Some(Err(_)) => true,
+        pressed
     };
-    server.run(|| model::load(&catalogue, &load_options), ready, ended)?;
-    match ctrl_c {
-        Some(Err(e)) => Err(e),
-        _ => Ok(()),
-    }
+    server.run(|| model::load(&catalogue, &load_options), ready, ended)
+}
+
+/// Lines about what the server does go to stderr, from this level on.
+fn log(settings: &Settings) {
+    let level = settings.number("serve.log").unwrap_or(LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
+    // A second server of one process writes where the first one does.
+    let _ = lines.with_writer(std::io::stderr).try_init();
 }
 
 fn options(args: &Args, settings: &Settings, sequences: usize) -> Options {

@@ -158,6 +158,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Keys, or sha256: and the hash of one, a line each; every request must have one; read again when changed",
     },
     Setting {
+        key: "serve.log",
+        flag: "log",
+        short: None,
+        env: "AIR_LOG",
+        default: Default::Value("info"),
+        kind: Kind::OneOf(&["off", "error", "warn", "info", "debug", "trace"]),
+        value: "LEVEL",
+        help: "What goes to stderr: info has a line for each request, without its text",
+    },
+    Setting {
         key: "generate.max-tokens",
         flag: "max-tokens",
         short: Some('n'),

@@ -9,12 +9,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// Every response says which request it answers, and a panic ends its own request only.
+/// Every response says which request it answers, as the log does, and a panic ends its own request only.
 pub async fn every(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = new_id();
     // One of the server's own; what it does not know has no name of its own.
     let path = request.extensions().get::<MatchedPath>().map_or("other".to_string(), |p| p.as_str().to_string());
+    let (method, begun) = (request.method().clone(), Instant::now());
     let mut response = match place(&app, request.headers()) {
         Err(refusal) => refusal.into_response(),
         Ok(()) => AssertUnwindSafe(next.run(request))
@@ -22,7 +24,9 @@ pub async fn every(State(app): State<Arc<App>>, request: Request, next: Next) ->
             .await
             .unwrap_or_else(|_| Refusal::broken().into_response()),
     };
-    app.metrics.answered(&path, response.status().as_u16());
+    let (status, head_ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+    app.metrics.answered(&path, status);
+    tracing::info!(%id, %method, path, status, head_ms, "answered");
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", id);
     }

@@ -69,7 +69,7 @@ impl Keys {
                         state.known = known;
                         state.left.clear();
                     }
-                    Err(e) => eprintln!("the keys stay as they were: {e}"),
+                    Err(e) => tracing::warn!("the keys stay as they were: {e}"),
                 }
             }
         }

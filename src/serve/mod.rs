@@ -92,7 +92,7 @@ const THREADS: usize = 2;
 const BLOCKING_THREADS: usize = 8;
 /// How often the thread that started the server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long cut-off answers may take to say so.
+/// How long cut-off answers may take to say so, and what is no answer to come to its end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Server {
@@ -164,7 +164,13 @@ impl Server {
         let grace = app.options.grace;
         app.end();
         listening.stop();
-        wait(grace, || listening.connections() == 0);
+        // A connection that asks for nothing does not hold the end up.
+        let mut quiet = None;
+        wait(grace, || {
+            let idle = app.room.available_permits() == app.options.most;
+            quiet = idle.then(|| quiet.unwrap_or_else(Instant::now));
+            listening.connections() == 0 || quiet.is_some_and(|since| since.elapsed() > LAST_WORDS)
+        });
         app.cut();
         wait(LAST_WORDS, || listening.connections() == 0);
         runtime.shutdown_timeout(LAST_WORDS);
@@ -172,7 +178,7 @@ impl Server {
     }
 }
 
-fn wait(most: Duration, done: impl Fn() -> bool) {
+fn wait(most: Duration, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() && begun.elapsed() < most {
         std::thread::sleep(Duration::from_millis(5));

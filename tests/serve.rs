@@ -124,6 +124,11 @@ fn probabilities_are_those_of_the_tokens() {
         assert!(top.values().map(|p| p.as_f64().unwrap().exp()).sum::<f64>() <= 1.0);
         assert_eq!(told["text_offset"][i], tokens[..i].concat().chars().count());
     }
+    // Also where text is held back, since it may begin a stop text.
+    let held = json!({ "prompt": "ROMEO:", "max_tokens": 6, "temperature": 0, "logprobs": 0, "stop": ["\nI'll be~"] });
+    assert_eq!(server.post(COMPLETIONS, &held).json()["choices"][0]["logprobs"]["text_offset"], told["text_offset"]);
+    let many = json!({ "prompt": "a", "max_tokens": 400, "n": 100, "logprobs": 20 });
+    assert_eq!(server.post(COMPLETIONS, &many).json()["error"]["param"], "logprobs");
     // Which tokens they are.
     let ids = json!({ "prompt": "ROMEO:", "max_tokens": 6, "temperature": 0, "return_token_ids": true });
     let ids = server.post(COMPLETIONS, &ids).json()["choices"][0]["token_ids"].clone();
@@ -180,6 +185,8 @@ fn what_is_wrong_has_its_status_and_names_its_field() {
         ("GET", "/nope", &[][..], 404),
         ("GET", COMPLETIONS, &[], 405),
         ("GET", "/v1/models/none", &[], 404),
+        ("GET", "/v1/models/%FF", &[], 400),
+        ("POST", "/health", &[], 405),
         ("GET", "/v1/models/bard", &[], 200),
         ("GET", "/v1/models", &["Host: evil.example"], 403),
         ("GET", "/v1/models", &["Origin: http://evil.example"], 403),
@@ -251,7 +258,9 @@ fn more_than_may_wait_is_refused_and_a_client_that_leaves_makes_room() {
         stream.read_exact(&mut byte).unwrap();
         streams.push(stream);
     }
-    let refused = server.ask("POST", COMPLETIONS, &[], &json!({ "prompt": [[1], [2], [3]] }).to_string());
+    let never = server.post(COMPLETIONS, &json!({ "prompt": [[1], [2], [3]] }));
+    assert_eq!((never.status, never.body.contains("2 can be (--max-queue)")), (400, true), "{}", never.body);
+    let refused = server.post(COMPLETIONS, &json!({ "prompt": [[1], [2]] }));
     assert_eq!((refused.status, refused.head.contains("retry-after: ")), (429, true), "{}", refused.body);
     drop(streams);
     let begun = Instant::now();
@@ -262,6 +271,23 @@ fn more_than_may_wait_is_refused_and_a_client_that_leaves_makes_room() {
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "what left still holds its place");
     }
+}
+
+#[test]
+fn clients_that_leave_in_the_middle_of_anything_do_not_end_the_server() {
+    let server = Server::start(&["--api-key-file", &temp_file("keys", "first-key\n")]);
+    for _ in 0..20 {
+        // Answers that nobody reads any more are written to a connection that is gone.
+        let mut stream = server.connect();
+        let request = "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        // It may be closed before all is sent.
+        let _ = stream.write_all(request.repeat(400).as_bytes());
+        drop(stream);
+    }
+    let mut stream = server.send("POST", "/tokenize", &["Authorization: Bearer first-key"], "{\"prompt\": \"a\"}");
+    let _ = stream.write_all(b"more than was said");
+    drop(stream);
+    assert_eq!(server.get("/health").status, 200);
 }
 
 #[test]

@@ -75,13 +75,23 @@ impl Drop for Doomed {
     }
 }
 
+/// Whether a write to a closed pipe ends the process.
+static PIPE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// A write to a closed pipe or connection is an error from here on: a server's clients come and go.
+pub fn live_on_closed_pipe() {
+    if let Some(ends) = PIPE.get() {
+        ends.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Lets a write to a closed pipe end the process, which Rust's runtime would report as an error.
 ///
 /// # Errors
 /// `Io` when the system refuses the handler.
 pub fn die_on_closed_pipe() -> Result<()> {
-    let always = Arc::new(AtomicBool::new(true));
-    flag::register_conditional_default(SIGPIPE, always).map(drop).map_err(|e| refused("SIGPIPE", &e))
+    let ends = PIPE.get_or_init(|| Arc::new(AtomicBool::new(true))).clone();
+    flag::register_conditional_default(SIGPIPE, ends).map(drop).map_err(|e| refused("SIGPIPE", &e))
 }
 
 /// While it lives, Ctrl-C (or SIGTERM) also sets a flag of somebody else.

@@ -61,6 +61,7 @@ impl Uses for Serving {
 pub fn run(args: Args) -> Result<()> {
     let settings = args.model.settings.resolve()?;
     log(&settings);
+    interrupt::live_on_closed_pipe();
     let sequences = settings.number("batch.max-num-seqs").unwrap_or(SEQUENCES);
     let server = Server::bind(options(&args, &settings, sequences))?;
     let catalogue = model::open(&settings)?;

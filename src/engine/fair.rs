@@ -3,7 +3,7 @@
 //! Each tenant has a queue of its own and a count of the tokens that were computed for it. The next to be admitted is the
 //! first in the queue of the tenant with the least count, so that many requests of one do not hold up the few of another,
 //! whatever their lengths. Who comes back after a while begins with the least count of those that are there: nobody saves
-//! turns up. With one tenant it is a plain queue.
+//! turns up. Where nobody is there all counts begin anew. With one tenant it is a plain queue.
 //!
 //! After Sheng et al. 2024, "Fairness in Serving Large Language Models" (virtual token counters).
 
@@ -39,7 +39,11 @@ impl<T> Fair<T> {
     /// One more waits.
     pub fn push(&mut self, tenant: u64, one: T) {
         let present = self.tenants.values().filter(|t| t.present > 0);
-        let least = present.map(|t| t.served).min().unwrap_or(0);
+        let least = present.map(|t| t.served).min().unwrap_or_else(|| {
+            // Or who was served before would wait until a newcomer has had as much.
+            self.tenants.values_mut().for_each(|t| t.served = 0);
+            0
+        });
         let t = self.tenants.entry(tenant).or_insert(Tenant { queue: VecDeque::new(), served: 0, present: 0 });
         if t.present == 0 {
             t.served = t.served.max(least);
@@ -145,8 +149,15 @@ mod tests {
         assert_eq!((fair.len(), fair.pop(), fair.pop(), fair.pop()), (2, Some(1), Some(3), None));
         fair.left(1);
         fair.left(1);
-        // Nobody is there, so whoever comes begins from nothing.
-        fair.push(2, 9);
-        assert_eq!(fair.tenants[&2].served, 0);
+        // Nobody is there: who was served an hour ago and who comes first begin alike.
+        (0..9).for_each(|_| fair.push(2, 2));
+        (0..9).for_each(|_| fair.push(1, 1));
+        let mut order = vec![];
+        for _ in 0..6 {
+            let tenant = fair.pop().unwrap();
+            fair.serve(tenant as u64, 10);
+            order.push(tenant);
+        }
+        assert_eq!(order.iter().filter(|&&t| t == 1).count(), 3, "{order:?}");
     }
 }

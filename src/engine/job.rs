@@ -216,6 +216,13 @@ impl Job {
     pub fn advance(&mut self, tokens: usize, logits: &mut [f32]) -> Progress {
         let first = self.read;
         self.read += tokens;
+        if let Work::Generate(g) = &mut self.work
+            && g.first_token.is_none()
+        {
+            // What is read again, after its pages were given up, counts once.
+            let read = (self.read as u32).min(g.usage.prompt_tokens).saturating_sub(g.usage.kept_tokens);
+            g.usage.read_tokens = g.usage.read_tokens.max(read);
+        }
         match &mut self.work {
             Work::Evaluate(rows) => {
                 let sent = rows.send(Ok(Logits { first, positions: tokens, values: logits.to_vec() }));
@@ -330,9 +337,10 @@ impl Generating {
             return Ok(None);
         }
         let text = self.detokenizer.push(&self.tokenizer, id);
+        let characters = text.chars().count() as u32;
         let text = self.stop.push(&text);
         let logprobs = given.zip(self.request.logprobs).map(|(given, n)| Logprobs::of(&given, id, n as usize));
-        let heard = (self.events)(Ok(Event::Token(Token { id, text, logprobs })));
+        let heard = (self.events)(Ok(Event::Token(Token { id, text, characters, logprobs })));
         let reason = if self.stop.finished().is_some() {
             FinishReason::Stop
         } else if !heard {

@@ -1,6 +1,7 @@
 //! What the engine's thread shows of itself: that it lives, and how full it is.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How full an engine is.
@@ -22,18 +23,14 @@ pub(super) struct Pulse {
     begun: Instant,
     /// Milliseconds since then.
     last: AtomicU64,
-    running: AtomicUsize,
-    waiting: AtomicUsize,
-    pages: AtomicUsize,
-    free_pages: AtomicUsize,
+    /// One thing, so that nobody sees the pages of one group and the free ones of another. Held for a copy only.
+    now: Mutex<Occupancy>,
 }
 
 impl Pulse {
     /// One that beats now.
     pub fn new() -> Pulse {
-        let zero = || AtomicUsize::new(0);
-        let (running, waiting, pages, free_pages) = (zero(), zero(), zero(), zero());
-        Pulse { begun: Instant::now(), last: AtomicU64::new(0), running, waiting, pages, free_pages }
+        Pulse { begun: Instant::now(), last: AtomicU64::new(0), now: Mutex::default() }
     }
 
     /// The thread is at work.
@@ -44,10 +41,7 @@ impl Pulse {
     /// And so full it is.
     pub fn show(&self, now: Occupancy) {
         self.beat();
-        self.running.store(now.running, Relaxed);
-        self.waiting.store(now.waiting, Relaxed);
-        self.pages.store(now.pages, Relaxed);
-        self.free_pages.store(now.free_pages, Relaxed);
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// Time since the last beat.
@@ -57,11 +51,6 @@ impl Pulse {
 
     /// As it was shown last.
     pub fn occupancy(&self) -> Occupancy {
-        Occupancy {
-            running: self.running.load(Relaxed),
-            waiting: self.waiting.load(Relaxed),
-            pages: self.pages.load(Relaxed),
-            free_pages: self.free_pages.load(Relaxed),
-        }
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -63,6 +63,8 @@ pub struct Token {
     pub id: u32,
     /// Whole characters; empty while one is unfinished or a stop text may be beginning.
     pub text: String,
+    /// Characters that became certain with it, also those that are held back as a stop text may be beginning.
+    pub characters: u32,
     /// How probable it was, where that was asked for.
     pub logprobs: Option<Logprobs>,
 }
@@ -107,6 +109,8 @@ pub struct Usage {
     pub prompt_tokens: u32,
     /// How many of them were not read again, because an earlier generation began with them too.
     pub kept_tokens: u32,
+    /// How many of the prompt's tokens were read: fewer than the others only where it ended before.
+    pub read_tokens: u32,
     /// Tokens sampled, an end-of-generation token included.
     pub generated_tokens: u32,
     /// From submission to the first pass.

@@ -178,9 +178,12 @@ impl Scheduler {
         if !self.receive() {
             return false;
         }
-        for at in (0..self.behind.len()).rev() {
-            if !self.follows(&self.behind[at]) {
-                // They came before what is still in the channel.
+        let mut at = 0;
+        while at < self.behind.len() {
+            if self.follows(&self.behind[at]) {
+                at += 1;
+            } else {
+                // They came before what is still to be admitted, in this order.
                 self.waiting.push_back(self.behind.remove(at));
                 self.freed = true;
             }

@@ -89,7 +89,8 @@ pub struct Ask {
     echo: bool,
     logprobs: Option<u32>,
     token_ids: bool,
-    max_tokens: u32,
+    /// The rest of the context, where nobody says.
+    max_tokens: Option<u32>,
     sampling: Params,
     stop: Vec<String>,
 }
@@ -115,7 +116,7 @@ impl Ask {
     ///
     /// # Errors
     /// `Invalid`, naming the field. The sampler's ranges are checked when the engine begins.
-    pub fn read(endpoint: Endpoint, body: Value, sampling: &Params, max_tokens: u32) -> Result<Ask> {
+    pub fn read(endpoint: Endpoint, body: Value, sampling: &Params, max_tokens: Option<u32>) -> Result<Ask> {
         let mut f = Fields::new("body", "", body)?;
         let model = f.text("model")?;
         let prompts = match endpoint {
@@ -153,7 +154,7 @@ impl Ask {
         if old.zip(new).is_some_and(|(old, new)| old != new) {
             return Err(f.error("max_tokens", "and max_completion_tokens differ; give one of them"));
         }
-        let max_tokens = new.or(old).unwrap_or(max_tokens);
+        let max_tokens = new.or(old).or(max_tokens);
         let stop = match f.take("stop") {
             None => vec![],
             Some(Value::String(text)) => vec![text],
@@ -212,22 +213,20 @@ impl Ask {
     /// has a template. Choices of one prompt have seeds that follow each other.
     ///
     /// # Errors
-    /// `Unsupported` for messages to a model that has no template; those of the template.
+    /// `Unsupported` for messages to a model that has no template; those of the template, and of `Engine::check`.
     pub fn requests(&self, engine: &Engine, chat: Option<&ChatFormat>) -> Result<Vec<Wanted>> {
         let mut all = Vec::with_capacity(self.n * self.prompts.len());
         for prompt in &self.prompts {
             let (prompt, before, stop) = self.tokens(prompt, engine, chat)?;
+            let max_tokens = self.max_tokens.unwrap_or_else(|| engine.longest_answer(prompt.len()));
+            let (sampling, logprobs) = (self.sampling.clone(), self.logprobs);
+            let first = Request { prompt, max_tokens, sampling, stop, logprobs, ..Request::default() };
+            // Before it is there n times.
+            engine.check(&first)?;
             for i in 0..self.n as u64 {
                 let seed = self.sampling.seed.map(|seed| seed.wrapping_add(i));
-                let request = Request {
-                    prompt: prompt.clone(),
-                    max_tokens: self.max_tokens,
-                    sampling: Params { seed, ..self.sampling.clone() },
-                    stop: stop.clone(),
-                    logprobs: self.logprobs,
-                    ..Request::default()
-                };
-                all.push(Wanted { request, before: before.clone() });
+                let sampling = Params { seed, ..first.sampling.clone() };
+                all.push(Wanted { request: Request { sampling, ..first.clone() }, before: before.clone() });
             }
         }
         Ok(all)

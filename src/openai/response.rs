@@ -22,6 +22,8 @@ pub struct Answer {
     model: String,
     /// Choices for each prompt.
     n: usize,
+    /// Whether all is sent as it comes, so that nothing is kept for the end.
+    streams: bool,
     logprobs: bool,
     token_ids: bool,
     tokenizer: Arc<Tokenizer>,
@@ -74,6 +76,7 @@ impl Answer {
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             model: model.into(),
             n: ask.choices_of_each(),
+            streams: ask.stream,
             logprobs: ask.tells_probabilities(),
             token_ids: ask.tells_ids(),
             tokenizer,
@@ -109,15 +112,20 @@ impl Answer {
         match event {
             Event::Prompt(_) => None,
             Event::Token(token) => {
-                text.push_str(&token.text);
-                *characters += token.text.chars().count();
+                *characters += token.characters as usize;
                 let (piece, id) = (token.text.clone(), token.id);
-                if self.token_ids {
-                    ids.push(id);
+                let told = [(at, token)];
+                let logprobs =
+                    if self.logprobs { probabilities(self.endpoint, &told, &self.tokenizer) } else { Value::Null };
+                if !self.streams {
+                    text.push_str(&piece);
+                    if self.token_ids {
+                        ids.push(id);
+                    }
+                    if self.logprobs {
+                        tokens.extend(told);
+                    }
                 }
-                let told = self.logprobs.then(|| tokens.push((at, token)));
-                let last = told.and_then(|()| self.choices[choice].tokens.last());
-                let logprobs = last.map_or(Value::Null, |last| self.probabilities(std::slice::from_ref(last)));
                 let silent = piece.is_empty() && logprobs.is_null() && !self.token_ids;
                 let mut chunk = (!silent).then(|| self.chunk(choice, self.delta(&piece), logprobs, None))?;
                 if self.token_ids {
@@ -154,7 +162,8 @@ impl Answer {
                 Endpoint::Chat => ("message", json!({ "role": "assistant", "content": c.text, "refusal": null })),
                 Endpoint::Completions => ("text", json!(c.text)),
             };
-            let logprobs = if self.logprobs { self.probabilities(&c.tokens) } else { Value::Null };
+            let logprobs =
+                if self.logprobs { probabilities(self.endpoint, &c.tokens, &self.tokenizer) } else { Value::Null };
             let reason = c.end.as_ref().map(|end| end.reason.name());
             let mut choice = json!({ "index": i, name: content, "logprobs": logprobs, "finish_reason": reason });
             if self.token_ids {
@@ -226,12 +235,12 @@ impl Answer {
         chunk["choices"] = json!([{ "index": choice, name: delta, "logprobs": logprobs, "finish_reason": reason }]);
         chunk
     }
+}
 
-    fn probabilities(&self, tokens: &[(usize, Token)]) -> Value {
-        match self.endpoint {
-            Endpoint::Chat => probable::chat(tokens, &self.tokenizer),
-            Endpoint::Completions => probable::completions(tokens, &self.tokenizer),
-        }
+fn probabilities(endpoint: Endpoint, tokens: &[(usize, Token)], tokenizer: &Tokenizer) -> Value {
+    match endpoint {
+        Endpoint::Chat => probable::chat(tokens, tokenizer),
+        Endpoint::Completions => probable::completions(tokens, tokenizer),
     }
 }
 

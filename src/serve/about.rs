@@ -5,6 +5,7 @@ use super::input::{Bytes, blocking};
 use super::refusal::Refusal;
 use crate::openai;
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub async fn models(State(app): State<Arc<App>>) -> Said {
 }
 
 /// `GET /v1/models/{id}`
-pub async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Said {
+pub async fn model(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>) -> Said {
+    let Path(id) = id.map_err(|e| Refusal::invalid(e.body_text()))?;
     let loaded = app.loaded()?;
     loaded.check(Some(&id))?;
     Ok(Json(entry(loaded, &id)))

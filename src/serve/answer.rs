@@ -4,22 +4,24 @@ use super::app::{App, Loaded, new_id};
 use super::guard::Tenant;
 use super::input::{Bytes, blocking};
 use super::metrics::Stopwatch;
+use super::places::Taken;
 use super::refusal::Refusal;
 use super::sse;
 use crate::engine::{Event, FinishReason, Request, Usage};
 use crate::error::{Error, Result};
 use crate::openai::{Answer, Ask, Endpoint, Wanted};
-use axum::Json;
 use axum::extract::{Extension, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+/// Most probabilities that an answer which is not streamed tells: each takes a kilobyte until it is sent.
+const MAX_TOLD: u64 = 200_000;
 /// How long a stream waits for its first event, so that what goes wrong at once has a status of its own.
 const FIRST: Duration = Duration::from_secs(2);
 
@@ -61,44 +63,45 @@ async fn answer(app: Arc<App>, endpoint: Endpoint, who: Tenant, input: Bytes) ->
         answer.hear(choice, event);
     }
     heard.close();
-    Ok(Json(answer.body()).into_response())
+    // Long ones are not for a thread that others' connections wait for.
+    let body = blocking(move || Ok(answer.body().to_string())).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// What a body asks for, and what the engine is asked then.
 fn read(app: &App, endpoint: Endpoint, input: &Bytes) -> Result<(Ask, Vec<Wanted>), Refusal> {
     let loaded = app.loaded()?;
     let engine = &loaded.engine;
-    let most = app.options.max_tokens.unwrap_or(u32::MAX);
-    let ask = Ask::read(endpoint, input.json()?, &app.options.sampling, most)?;
+    let ask = Ask::read(endpoint, input.json()?, &app.options.sampling, app.options.max_tokens)?;
     loaded.check(ask.model.as_deref())?;
-    let mut wanted = ask.requests(engine, loaded.chat.as_ref())?;
-    for Wanted { request, .. } in &mut wanted {
-        if request.max_tokens == u32::MAX {
-            request.max_tokens = engine.longest_answer(request.prompt.len());
-        }
-        engine.check(request)?;
+    let wanted = ask.requests(engine, loaded.chat.as_ref())?;
+    let told = |r: &Request| r.logprobs.map_or(0, |top| u64::from(r.max_tokens) * u64::from(top + 1));
+    let told: u64 = wanted.iter().map(|w| told(&w.request)).sum();
+    if !ask.stream && told > MAX_TOLD {
+        let problem = format!("may be {told} in this answer; {MAX_TOLD} can be: give max_tokens, or stream it");
+        return Err(Error::Field { field: "logprobs".into(), problem }.into());
     }
     Ok((ask, wanted))
 }
 
 /// Starts all choices of an answer.
 fn submit(app: &Arc<App>, loaded: &Loaded, tenant: u64, wanted: Vec<Wanted>) -> Result<Heard, Refusal> {
-    let full = || Refusal::full(app.options.most);
-    let n = u32::try_from(wanted.len()).map_err(|_| full())?;
+    let taken = app.places.take(tenant, wanted.len())?;
     if let Some(keys) = &app.keys {
         keys.admit(tenant).map_err(Refusal::too_much)?;
     }
-    let permit = app.room.clone().try_acquire_many_owned(n).map_err(|_| full())?;
     let (to, from) = unbounded_channel();
     let cancel = Cancel(Arc::default());
     for (choice, Wanted { request, .. }) in wanted.into_iter().enumerate() {
-        let (to, app, instruments, watch) = (to.clone(), app.clone(), loaded.instruments.clone(), Stopwatch::start());
+        // Not the app: what the engine holds must not hold the engine.
+        let (to, keys, instruments, watch) =
+            (to.clone(), app.keys.clone(), loaded.instruments.clone(), Stopwatch::start());
         let sink = Arc::new(move |event: Result<Event>| {
             if let Ok(event) = &event {
                 watch.hear(event, &instruments);
-                if let (Event::Finished(end), Some(keys)) = (event, &app.keys) {
-                    let Usage { prompt_tokens, generated_tokens, .. } = end.usage;
-                    keys.charge(tenant, u64::from(prompt_tokens) + u64::from(generated_tokens));
+                if let (Event::Finished(end), Some(keys)) = (event, &keys) {
+                    let Usage { read_tokens, generated_tokens, .. } = end.usage;
+                    keys.charge(tenant, u64::from(read_tokens) + u64::from(generated_tokens));
                 }
             }
             to.send((choice, event)).is_ok()
@@ -108,7 +111,7 @@ fn submit(app: &Arc<App>, loaded: &Loaded, tenant: u64, wanted: Vec<Wanted>) -> 
     }
     let waiting = app.clone();
     let cut = Box::pin(async move { waiting.cut.wait().await });
-    Ok(Heard { from, first: None, cut, cancel, permit: Some(permit) })
+    Ok(Heard { from, first: None, cut, cancel, taken: Some(taken) })
 }
 
 /// Cancels what runs when it is dropped.
@@ -129,7 +132,7 @@ pub struct Heard {
     /// Comes when the server ends.
     cut: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     cancel: Cancel,
-    permit: Option<OwnedSemaphorePermit>,
+    taken: Option<Taken>,
 }
 
 impl Heard {
@@ -167,6 +170,6 @@ impl Heard {
     /// Nothing is wanted any more.
     pub fn close(&mut self) {
         self.cancel.0.store(true, Ordering::Relaxed);
-        self.permit = None;
+        self.taken = None;
     }
 }

@@ -3,6 +3,7 @@
 use super::guard;
 use super::keys::Keys;
 use super::metrics::{Instruments, Metrics};
+use super::places::Places;
 use super::refusal::Refusal;
 use super::{Options, about, answer};
 use crate::engine::{ChatFormat, Engine};
@@ -14,20 +15,20 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 /// What all requests share.
 pub struct App {
     pub options: Options,
     pub address: SocketAddr,
-    pub keys: Option<Keys>,
+    pub keys: Option<Arc<Keys>>,
     pub metrics: Metrics,
     loaded: OnceLock<Loaded>,
     ending: AtomicBool,
     /// Wakes answers that are to be cut off.
     pub cut: Cut,
-    /// A permit for each choice that runs or waits.
-    pub room: Arc<Semaphore>,
+    /// One for each choice that runs or waits.
+    pub places: Arc<Places>,
 }
 
 /// Says that answers are cut off now.
@@ -62,8 +63,8 @@ impl App {
     /// # Errors
     /// Those of the file of keys.
     pub fn new(options: Options, address: SocketAddr) -> Result<App> {
-        let keys = options.keys.as_deref().map(Keys::open).transpose()?;
-        let room = Arc::new(Semaphore::new(options.most));
+        let keys = options.keys.as_deref().map(Keys::open).transpose()?.map(Arc::new);
+        let places = Arc::new(Places::new(options.most));
         let metrics = Metrics::new()?;
         Ok(App {
             options,
@@ -73,7 +74,7 @@ impl App {
             loaded: OnceLock::new(),
             ending: false.into(),
             cut: Cut::default(),
-            room,
+            places,
         })
     }
 
@@ -170,14 +171,13 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/tokenize", post(about::tokenize))
         .route("/detokenize", post(about::detokenize))
         .route("/apply-template", post(about::apply_template))
-        .fallback(unknown)
-        .method_not_allowed_fallback(method)
         .layer(middleware::from_fn_with_state(app.clone(), guard::keys));
     let open = Router::new()
         .route("/health", get(about::health))
         .route("/ready", get(about::ready))
         .route("/metrics", get(about::metrics));
-    guarded.merge(open).layer(middleware::from_fn_with_state(app.clone(), guard::every)).with_state(app)
+    let all = guarded.merge(open).fallback(unknown).method_not_allowed_fallback(method);
+    all.layer(middleware::from_fn_with_state(app.clone(), guard::every)).with_state(app)
 }
 
 /// What is wrong with a request as the library says it.

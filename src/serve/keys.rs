@@ -58,25 +58,40 @@ impl Keys {
 
     /// The number of whoever has a key, if it is one of them: as long as the key stays, it does.
     pub fn accept(&self, key: &[u8]) -> Option<u64> {
-        let mut state = self.state();
-        if state.looked.elapsed() >= EVERY {
-            state.looked = Instant::now();
-            let changed = modified(&self.path);
-            if changed != state.changed {
-                state.changed = changed;
-                match read(&self.path) {
-                    Ok(known) => {
-                        state.known = known;
-                        state.left.clear();
-                    }
-                    Err(e) => tracing::warn!("the keys stay as they were: {e}"),
-                }
-            }
-        }
+        self.refresh();
+        let state = self.state();
         let hash: Hash = Sha256::digest(key).into();
         // All of them, and all bytes of each: how long it takes tells nothing.
         let found = state.known.iter().fold(false, |found, (known, _)| found | equal(known, &hash));
         found.then(|| tenant(&hash))
+    }
+
+    /// Reads the file again if it has changed, while nobody waits: the engine's thread charges tokens here.
+    fn refresh(&self) {
+        let mut state = self.state();
+        if state.looked.elapsed() < EVERY {
+            return;
+        }
+        state.looked = Instant::now();
+        let before = state.changed;
+        drop(state);
+        let changed = modified(&self.path);
+        if changed == before {
+            return;
+        }
+        let known = read(&self.path);
+        let mut state = self.state();
+        state.changed = changed;
+        match known {
+            Err(e) => tracing::warn!("the keys stay as they were: {e}"),
+            Ok(known) => {
+                let limits = |of: &[(Hash, Limits)], who| of.iter().find(|k| tenant(&k.0) == who).map(|k| k.1);
+                let State { known: old, left, .. } = &mut *state;
+                // Whose limits are the same has used up what it has.
+                left.retain(|&who, _| limits(old, who) == limits(&known, who));
+                *old = known;
+            }
+        }
     }
 
     /// Admits a request of a tenant.

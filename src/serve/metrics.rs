@@ -162,17 +162,18 @@ impl Instruments {
         let now = engine.occupancy();
         self.running.iter().for_each(|g| g.set(now.running as f64));
         self.waiting.iter().for_each(|g| g.set(now.waiting as f64));
-        self.used.set((now.pages - now.free_pages) as f64);
+        let used = now.pages.saturating_sub(now.free_pages);
+        self.used.set(used as f64);
         self.free.set(now.free_pages as f64);
-        self.share.set((now.pages - now.free_pages) as f64 / (now.pages as f64).max(1.0));
+        self.share.set(used as f64 / (now.pages as f64).max(1.0));
         self.streamed.absolute(engine.streamed().bytes);
     }
 
     fn ended(&self, end: &Finished, begun: Instant) {
         let usage = &end.usage;
-        self.read.increment(u64::from(usage.prompt_tokens - usage.kept_tokens));
+        self.read.increment(usage.read_tokens.into());
         self.cached.increment(usage.kept_tokens.into());
-        self.prompt.increment(usage.prompt_tokens.into());
+        self.prompt.increment(u64::from(usage.read_tokens) + u64::from(usage.kept_tokens));
         self.generated.iter().for_each(|c| c.increment(usage.generated_tokens.into()));
         match end.reason {
             FinishReason::Stop => &self.stopped,

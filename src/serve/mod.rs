@@ -20,6 +20,7 @@ mod keys;
 mod limits;
 mod listen;
 mod metrics;
+mod places;
 mod refusal;
 mod sse;
 #[cfg(test)]
@@ -167,7 +168,7 @@ impl Server {
         // A connection that asks for nothing does not hold the end up.
         let mut quiet = None;
         wait(grace, || {
-            let idle = app.room.available_permits() == app.options.most;
+            let idle = app.places.taken() == 0;
             quiet = idle.then(|| quiet.unwrap_or_else(Instant::now));
             listening.connections() == 0 || quiet.is_some_and(|since| since.elapsed() > LAST_WORDS)
         });

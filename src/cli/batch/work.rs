@@ -125,7 +125,7 @@ impl Work<'_> {
 
     fn request(&self, line: Line) -> Result<(Request, String, Answer)> {
         let openai::Line { endpoint, body } = openai::Line::read(line.value?)?;
-        let ask = Ask::read(endpoint, body, &self.sampling, self.max_tokens)?.alone()?;
+        let ask = Ask::read(endpoint, body, &self.sampling, Some(self.max_tokens))?.alone()?;
         let mut wanted = ask.requests(self.engine, self.chat.as_ref())?;
         let wanted = wanted.pop().expect("it is alone");
         let id = new_id();

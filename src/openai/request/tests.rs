@@ -4,7 +4,7 @@ use super::*;
 use serde_json::json;
 
 fn read(endpoint: Endpoint, body: Value) -> Result<Ask> {
-    Ask::read(endpoint, body, &Params::default(), 99)
+    Ask::read(endpoint, body, &Params::default(), Some(99))
 }
 
 fn chat(extra: Value) -> Result<Ask> {
@@ -46,7 +46,7 @@ fn every_field_reaches_the_request() {
         echo: false,
         logprobs: None,
         token_ids: false,
-        max_tokens: 7,
+        max_tokens: Some(7),
         sampling: want,
         stop: vec!["x".into(), "yz".into()],
     };
@@ -57,13 +57,13 @@ fn every_field_reaches_the_request() {
         endpoint: Endpoint::Completions,
         model: None,
         prompts: vec![Prompt::Text("a".into())],
-        max_tokens: 99,
+        max_tokens: Some(99),
         sampling: Params::default(),
         stop: vec!["x".into()],
         ..plain
     };
     assert_eq!(ask, want);
-    assert_eq!(chat(json!({ "max_tokens": 5, "max_completion_tokens": 5 })).unwrap().max_tokens, 5);
+    assert_eq!(chat(json!({ "max_tokens": 5, "max_completion_tokens": 5 })).unwrap().max_tokens, Some(5));
 }
 
 #[test]

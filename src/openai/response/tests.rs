@@ -10,11 +10,11 @@ fn engine() -> Engine {
 }
 
 fn ask(endpoint: Endpoint, body: Value) -> Ask {
-    Ask::read(endpoint, body, &Params::default(), 9).unwrap()
+    Ask::read(endpoint, body, &Params::default(), Some(9)).unwrap()
 }
 
 fn token(id: u32, text: &str, logprobs: Option<Logprobs>) -> Event {
-    Event::Token(Token { id, text: text.into(), logprobs })
+    Event::Token(Token { id, text: text.into(), characters: text.chars().count() as u32, logprobs })
 }
 
 fn end(text: &str, reason: FinishReason) -> Event {
@@ -25,7 +25,7 @@ fn end(text: &str, reason: FinishReason) -> Event {
 #[test]
 fn the_chunks_of_a_chat_are_its_body() {
     let engine = engine();
-    let body = json!({ "messages": [{ "role": "user", "content": "a" }], "n": 2, "stream": true });
+    let body = json!({ "messages": [{ "role": "user", "content": "a" }], "n": 2 });
     let mut answer =
         Answer::new(&ask(Endpoint::Chat, body), "x", "m", engine.tokenizer().clone(), [String::new(), String::new()]);
     let mut texts = [String::new(), String::new()];

@@ -130,11 +130,6 @@ impl Job {
         (self.tokens.len() as u32).min(self.positions)
     }
 
-    /// Its state is gone: it is to be read again.
-    pub fn rewind(&mut self) {
-        self.read = 0;
-    }
-
     /// Begins, or goes on after it had to give its state up, behind `n` tokens whose state is there already.
     pub fn begin(&mut self, n: usize) {
         self.read = n;

@@ -267,7 +267,7 @@ impl Scheduler {
             job.fail(Error::Engine("the sequence state does not hold what it was planned for".into()));
             return;
         }
-        job.rewind();
+        // Where it goes on from is found when it has a sequence again.
         self.waiting.push_front(job);
         self.freed = false;
     }

@@ -103,7 +103,8 @@ fn one_that_waits_can_be_cancelled_and_holds_up_nobody_then() {
     let behind = e.submit(greedy(tokens(4, 4), 30)).unwrap();
     passes(&mut long, 5);
     waits.cancel();
-    assert_eq!(ended(waits).1.reason, FinishReason::Cancelled);
+    let end = ended(waits).1;
+    assert_eq!((end.reason, end.usage.read_tokens), (FinishReason::Cancelled, 0), "nothing was computed");
     assert_eq!(ended(behind).0.len(), 30);
     passes(&mut long, 1);
     // Together with the engine.
@@ -134,6 +135,7 @@ fn who_came_last_gives_its_pages_up_and_its_answer_is_the_same() {
         assert_eq!(([&[token.id], &ids[..]].concat(), &end.text), (want[i].0.clone(), &want[i].1.text), "request {i}");
         assert_eq!(end.usage.prompt_tokens, 3 + i as u32);
         assert_eq!(end.usage.generated_tokens, 900);
+        assert_eq!(end.usage.read_tokens, 3 + i as u32, "what is read again counts once");
     }
     assert_eq!(ended(last).0, want[3].0);
 }

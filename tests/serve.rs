@@ -226,6 +226,9 @@ fn who_has_no_key_gets_no_answer() {
     let other = Server::start(&["--api-key-file", &limited]);
     let ask =
         || other.ask("POST", COMPLETIONS, &["Authorization: Bearer first-key"], r#"{"prompt": "a", "max_tokens": 1}"#);
+    // What is refused, or makes no sense, uses nothing up.
+    let never = json!({ "prompt": "a", "n": 128 }).to_string();
+    assert_eq!(other.ask("POST", COMPLETIONS, &["Authorization: Bearer first-key"], &never).status, 400);
     assert_eq!((ask().status, ask().status), (200, 200));
     let refused = ask();
     assert_eq!((refused.status, refused.head.contains("retry-after: 30")), (429, true), "{}", refused.head);

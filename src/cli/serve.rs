@@ -24,8 +24,8 @@ const WAITING: usize = 4;
 /// Answer OpenAI's API over HTTP
 #[derive(clap::Args)]
 #[command(after_help = "Endpoints: /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, \
-    /apply-template, /health, /ready, /metrics. What a request does not say, the flags do. Ctrl-C (or SIGTERM) takes nothing new \
-    and lets answers end; the second one ends at once.")]
+    /apply-template, /health, /ready, /metrics. What a request does not say, the flags do. Ctrl-C (or SIGTERM) takes \
+    nothing new and lets answers end; the second one ends at once.")]
 pub struct Args {
     /// Listen on an address that other machines reach, though no keys are asked for
     #[arg(long)]

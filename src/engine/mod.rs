@@ -217,8 +217,8 @@ impl Engine {
     /// Tokens of the longest answer to a prompt of `n` tokens.
     pub fn longest_answer(&self, n: usize) -> u32 {
         let Bounds { context, state, .. } = self.bounds;
-        // The last token is not read any more, unless the context ends with it.
-        context.min(state).saturating_sub(u32::try_from(n).unwrap_or(u32::MAX)).saturating_add(1)
+        // An empty one gets a token to start from. The last one of an answer is not read any more.
+        context.min(state).saturating_sub(u32::try_from(n.max(1)).unwrap_or(u32::MAX)).saturating_add(1)
     }
 
     /// How long the engine's thread has shown no sign of life; `None` when it has ended. It shows one between passes,

@@ -292,8 +292,8 @@ impl Scheduler {
     }
 
     /// A sequence with the pages that the job wants now, and how much of its text it holds already: a fork of the one,
-    /// kept or running, that shares most with it. Other kept sequences give way, the oldest first; at last that one itself is
-    /// taken. `None` when even then the jobs that run hold too much.
+    /// kept or running, that shares most with it. Other kept sequences give way, the oldest first; at last that one
+    /// itself is taken. `None` when even then the jobs that run hold too much.
     fn place(&mut self, job: &Job) -> Option<(SeqId, usize)> {
         let running = self.running(job);
         let best = self.best(job, running.map_or(0, |x| x.1));

@@ -16,5 +16,5 @@ mod text;
 
 pub use batch::{Line, answered, key, refused};
 pub use request::{Ask, Endpoint, Wanted};
-pub use response::{Answer, Tokens, error};
+pub use response::{Answer, Tokens, error, new_id, now};
 pub use text::{apply_template, detokenize, tokenize};

@@ -49,7 +49,8 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    const ALL: [Endpoint; 2] = [Endpoint::Chat, Endpoint::Completions];
+    /// All of them.
+    pub const ALL: [Endpoint; 2] = [Endpoint::Chat, Endpoint::Completions];
 
     /// Its path.
     pub fn url(self) -> &'static str {
@@ -115,7 +116,7 @@ impl Ask {
     /// Reads a body. Where it says nothing, `sampling` and `max_tokens` hold.
     ///
     /// # Errors
-    /// `Invalid`, naming the field. The sampler's ranges are checked when the engine begins.
+    /// `Field`, naming it. The sampler's ranges are checked by `requests`.
     pub fn read(endpoint: Endpoint, body: Value, sampling: &Params, max_tokens: Option<u32>) -> Result<Ask> {
         let mut f = Fields::new("body", "", body)?;
         let model = f.text("model")?;

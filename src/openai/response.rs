@@ -8,10 +8,21 @@ use super::Endpoint;
 use super::probable;
 use crate::engine::{Event, Finished, Token};
 use crate::error::Error;
+use crate::sample::random_seed;
 use crate::text::Tokenizer;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A name that no other answer has.
+pub fn new_id() -> String {
+    format!("{:016x}", random_seed())
+}
+
+/// Seconds since 1970, as the API tells times.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
 
 /// An answer as it grows.
 #[derive(Debug)]
@@ -73,7 +84,7 @@ impl Answer {
         Answer {
             endpoint: ask.endpoint,
             id: format!("{prefix}-{id}"),
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            created: now(),
             model: model.into(),
             n: ask.choices_of_each(),
             streams: ask.stream,
@@ -191,11 +202,6 @@ impl Answer {
             sum.completion += u64::from(end.usage.generated_tokens);
         }
         sum
-    }
-
-    /// How its choices ended.
-    pub fn ends(&self) -> impl Iterator<Item = &Finished> {
-        self.choices.iter().filter_map(|c| c.end.as_ref())
     }
 
     fn usage(&self) -> Value {

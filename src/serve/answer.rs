@@ -1,6 +1,6 @@
 //! `/v1/chat/completions` and `/v1/completions`.
 
-use super::app::{App, Loaded, new_id};
+use super::app::{App, Loaded};
 use super::guard::Tenant;
 use super::input::{Bytes, blocking};
 use super::metrics::Stopwatch;
@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::sse;
 use crate::engine::{Event, FinishReason, Request, Usage};
 use crate::error::{Error, Result};
-use crate::openai::{Answer, Ask, Endpoint, Wanted};
+use crate::openai::{Answer, Ask, Endpoint, Wanted, new_id};
 use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -25,25 +25,16 @@ const MAX_TOLD: u64 = 200_000;
 /// How long a stream waits for its first event, so that what goes wrong at once has a status of its own.
 const FIRST: Duration = Duration::from_secs(2);
 
-/// `POST /v1/chat/completions`
-pub async fn chat(
+/// Answers a request.
+///
+/// # Errors
+/// Why it is refused, or ends before its time.
+pub async fn answer(
+    endpoint: Endpoint,
     State(app): State<Arc<App>>,
     Extension(who): Extension<Tenant>,
     input: Bytes,
 ) -> Result<Response, Refusal> {
-    answer(app, Endpoint::Chat, who, input).await
-}
-
-/// `POST /v1/completions`
-pub async fn completions(
-    State(app): State<Arc<App>>,
-    Extension(who): Extension<Tenant>,
-    input: Bytes,
-) -> Result<Response, Refusal> {
-    answer(app, Endpoint::Completions, who, input).await
-}
-
-async fn answer(app: Arc<App>, endpoint: Endpoint, who: Tenant, input: Bytes) -> Result<Response, Refusal> {
     let reader = app.clone();
     let (ask, wanted) = blocking(move || read(&reader, endpoint, &input)).await?;
     let loaded = app.loaded()?;

@@ -8,12 +8,12 @@ use super::refusal::Refusal;
 use super::{Options, about, answer};
 use crate::engine::{ChatFormat, Engine};
 use crate::error::{Error, Result};
-use crate::sample::random_seed;
+use crate::openai::{Endpoint, now};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
@@ -29,6 +29,8 @@ pub struct App {
     pub cut: Cut,
     /// One for each choice that runs or waits.
     pub places: Arc<Places>,
+    /// Bytes of bodies that are held now.
+    pub held: Arc<AtomicUsize>,
 }
 
 /// Says that answers are cut off now.
@@ -75,6 +77,7 @@ impl App {
             ending: false.into(),
             cut: Cut::default(),
             places,
+            held: Arc::default(),
         })
     }
 
@@ -85,11 +88,10 @@ impl App {
     pub fn set(&self, engine: Engine) -> Result<()> {
         let chat = ChatFormat::new(&engine)?;
         let names = names(&self.options.aliases, engine.info().name.as_deref(), &engine.info().file);
-        let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         // Set once, by the thread that runs the server.
         let instruments = Instruments::new(&self.metrics, names.first().map_or("", String::as_str));
         let instruments = Arc::new(instruments);
-        let _ = self.loaded.set(Loaded { engine, chat, names, instruments, created });
+        let _ = self.loaded.set(Loaded { engine, chat, names, instruments, created: now() });
         Ok(())
     }
 
@@ -154,18 +156,16 @@ impl Loaded {
     }
 }
 
-/// A name that no other request has.
-pub fn new_id() -> String {
-    format!("{:016x}", random_seed())
-}
-
 /// Which request goes where.
 pub fn router(app: Arc<App>) -> Router {
     let unknown = |uri: axum::http::Uri| async move { Refusal::no_path(uri.path()) };
     let method = |uri: axum::http::Uri, m: axum::http::Method| async move { Refusal::no_method(uri.path(), &m) };
-    let guarded = Router::new()
-        .route("/v1/chat/completions", post(answer::chat))
-        .route("/v1/completions", post(answer::completions))
+    let answers = |router: Router<Arc<App>>, endpoint: Endpoint| {
+        router.route(endpoint.url(), post(move |app, who, input| answer::answer(endpoint, app, who, input)))
+    };
+    let guarded = Endpoint::ALL
+        .into_iter()
+        .fold(Router::new(), answers)
         .route("/v1/models", get(about::models))
         .route("/v1/models/{*id}", get(about::model))
         .route("/tokenize", post(about::tokenize))

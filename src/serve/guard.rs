@@ -1,7 +1,8 @@
 //! What stands before every request: who asks, from where, and that a failure stays its own.
 
-use super::app::{App, new_id};
+use super::app::App;
 use super::refusal::Refusal;
+use crate::openai::new_id;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;

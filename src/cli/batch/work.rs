@@ -5,8 +5,8 @@ use super::journal::Journal;
 use crate::cli::interrupt::Interrupt;
 use crate::engine::{ChatFormat, Engine, Event, Request};
 use crate::error::{Error, Result};
-use crate::openai::{self, Answer, Ask, Tokens};
-use crate::sample::{Params, random_seed};
+use crate::openai::{self, Answer, Ask, Tokens, new_id};
+use crate::sample::Params;
 use indicatif::ProgressBar;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -156,8 +156,4 @@ impl Work<'_> {
         self.bar.inc(1);
         Ok(())
     }
-}
-
-fn new_id() -> String {
-    format!("{:016x}", random_seed())
 }

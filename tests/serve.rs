@@ -5,6 +5,8 @@
 mod http;
 #[path = "common/models.rs"]
 mod models;
+#[path = "serve/operations.rs"]
+mod operations;
 #[path = "common/program.rs"]
 mod program;
 

@@ -165,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Value("info"),
         kind: Kind::OneOf(&["off", "error", "warn", "info", "debug", "trace"]),
         value: "LEVEL",
-        help: "What goes to stderr: info has a line for each request, without its text",
+        help: "What goes to stderr: info has a line for each request that ended, without its text",
     },
     Setting {
         key: "generate.max-tokens",

@@ -180,7 +180,7 @@ impl Ask {
     }
 
     /// How many choices each prompt has.
-    pub(super) fn choices_of_each(&self) -> usize {
+    pub fn choices_of_each(&self) -> usize {
         self.n
     }
 

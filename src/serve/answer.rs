@@ -1,7 +1,8 @@
 //! `/v1/chat/completions` and `/v1/completions`.
 
+use super::access::Notes;
 use super::app::{App, Loaded};
-use super::guard::Tenant;
+use super::guard::Caller;
 use super::input::{Bytes, blocking};
 use super::metrics::Stopwatch;
 use super::places::Taken;
@@ -32,7 +33,7 @@ const FIRST: Duration = Duration::from_secs(2);
 pub async fn answer(
     endpoint: Endpoint,
     State(app): State<Arc<App>>,
-    Extension(who): Extension<Tenant>,
+    Extension(who): Extension<Caller>,
     input: Bytes,
 ) -> Result<Response, Refusal> {
     let reader = app.clone();
@@ -41,7 +42,7 @@ pub async fn answer(
     let before = wanted.iter().map(|w| w.before.clone());
     let tokenizer = loaded.engine.tokenizer().clone();
     let mut answer = Answer::new(&ask, &new_id(), loaded.name(), tokenizer, before);
-    let mut heard = submit(&app, loaded, who.0, wanted)?;
+    let mut heard = submit(&app, loaded, who, wanted, ask.choices_of_each())?;
     if ask.stream {
         let first = tokio::time::timeout(FIRST, heard.next()).await;
         if let Ok(first) = first {
@@ -76,11 +77,13 @@ fn read(app: &App, endpoint: Endpoint, input: &Bytes) -> Result<(Ask, Vec<Wanted
 }
 
 /// Starts all choices of an answer.
-fn submit(app: &Arc<App>, loaded: &Loaded, tenant: u64, wanted: Vec<Wanted>) -> Result<Heard, Refusal> {
+fn submit(app: &Arc<App>, loaded: &Loaded, who: Caller, wanted: Vec<Wanted>, each: usize) -> Result<Heard, Refusal> {
+    let Caller { tenant, notes } = who;
     let taken = app.places.take(tenant, wanted.len())?;
     if let Some(keys) = &app.keys {
         keys.admit(tenant).map_err(Refusal::too_much)?;
     }
+    notes.asked(&wanted.iter().map(|w| w.request.prompt.len()).collect::<Vec<_>>(), each);
     let (to, from) = unbounded_channel();
     let cancel = Cancel(Arc::default());
     for (choice, Wanted { request, .. }) in wanted.into_iter().enumerate() {
@@ -102,7 +105,7 @@ fn submit(app: &Arc<App>, loaded: &Loaded, tenant: u64, wanted: Vec<Wanted>) -> 
     }
     let waiting = app.clone();
     let cut = Box::pin(async move { waiting.cut.wait().await });
-    Ok(Heard { from, first: None, cut, cancel, taken: Some(taken) })
+    Ok(Heard { from, first: None, cut, cancel, taken: Some(taken), notes })
 }
 
 /// Cancels what runs when it is dropped.
@@ -124,6 +127,7 @@ pub struct Heard {
     cut: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     cancel: Cancel,
     taken: Option<Taken>,
+    notes: Notes,
 }
 
 impl Heard {
@@ -136,16 +140,24 @@ impl Heard {
             return Poll::Ready(Ok(first));
         }
         let told = match self.from.poll_recv(cx) {
-            Poll::Ready(told) => told,
-            Poll::Pending if self.cut.as_mut().poll(cx).is_ready() => return Poll::Ready(Err(Refusal::ending())),
+            Poll::Ready(told) => Self::told(told),
+            Poll::Pending if self.cut.as_mut().poll(cx).is_ready() => Err(Refusal::ending()),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(match told {
+        match &told {
+            Ok((choice, event)) => self.notes.heard(*choice, event),
+            Err(_) => self.notes.cut(),
+        }
+        Poll::Ready(told)
+    }
+
+    fn told(told: Option<(usize, Result<Event>)>) -> Result<Told, Refusal> {
+        match told {
             Some((_, Ok(Event::Finished(end)))) if end.reason == FinishReason::Cancelled => Err(Refusal::ending()),
             Some((choice, Ok(event))) => Ok((choice, event)),
             Some((_, Err(e))) => Err(e.into()),
             None => Err(Refusal::of(&Error::Engine("the engine has stopped".into()))),
-        })
+        }
     }
 
     /// As `poll`.

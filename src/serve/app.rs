@@ -41,10 +41,15 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// Whether they are.
+    pub fn is_now(&self) -> bool {
+        self.now.load(Ordering::Acquire)
+    }
+
     /// Comes when answers are cut off.
     pub async fn wait(&self) {
         let woken = self.wake.notified();
-        if !self.now.load(Ordering::Acquire) {
+        if !self.is_now() {
             woken.await;
         }
     }

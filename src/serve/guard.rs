@@ -1,37 +1,27 @@
 //! What stands before every request: who asks, from where, and that a failure stays its own.
 
+use super::access::{Line, Notes};
 use super::app::App;
 use super::refusal::Refusal;
-use crate::openai::new_id;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Every response says which request it answers, as the log does, and a panic ends its own request only.
-pub async fn every(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let id = new_id();
-    // One of the server's own; what it does not know has no name of its own.
-    let path = request.extensions().get::<MatchedPath>().map_or("other".to_string(), |p| p.as_str().to_string());
-    let (method, begun) = (request.method().clone(), Instant::now());
-    let mut response = match place(&app, request.headers()) {
+pub async fn every(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let line = Line::begin(app.clone(), &mut request);
+    let response = match place(&app, request.headers()) {
         Err(refusal) => refusal.into_response(),
         Ok(()) => AssertUnwindSafe(next.run(request))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| Refusal::broken().into_response()),
     };
-    let (status, head_ms) = (response.status().as_u16(), begun.elapsed().as_millis());
-    app.metrics.answered(&path, status);
-    tracing::info!(%id, %method, path, status, head_ms, "answered");
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-request-id", id);
-    }
-    response
+    line.follow(response)
 }
 
 /// A page of another site must not speak through a browser to a server that only this machine should reach: neither by
@@ -60,12 +50,16 @@ fn is_local(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Who asks; 0 is anybody.
-#[derive(Debug, Clone, Copy)]
-pub struct Tenant(pub u64);
+/// Who asks; 0 is anybody. And what is noted of it.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub tenant: u64,
+    pub notes: Notes,
+}
 
 /// Where there are keys, a request must have one.
 pub async fn keys(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let notes = request.extensions().get::<Notes>().cloned().unwrap_or_default();
     let mut who = 0;
     if let Some(keys) = &app.keys {
         let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -78,8 +72,9 @@ pub async fn keys(State(app): State<Arc<App>>, mut request: Request, next: Next)
             None => return Refusal::wrong_key().into_response(),
             Some(tenant) => who = tenant,
         }
+        notes.tenant(who);
     }
-    request.extensions_mut().insert(Tenant(who));
+    request.extensions_mut().insert(Caller { tenant: who, notes });
     next.run(request).await
 }
 

@@ -12,6 +12,7 @@
 //! name and no other page's script, and bounds bodies, headers, connections, waiting and silence. It keeps no prompt.
 
 mod about;
+mod access;
 mod answer;
 mod app;
 mod guard;

@@ -15,13 +15,18 @@ pub struct Server {
 impl Server {
     /// Starts it and waits until it is ready.
     pub fn start(args: &[&str]) -> Server {
+        Server::start_with(args, Stdio::null())
+    }
+
+    /// As `start`, with what it says about what it does.
+    pub fn start_with(args: &[&str], said: impl Into<Stdio>) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_air"));
         command.args(["serve", "--port", "0"]).args(args).current_dir(std::env::temp_dir()).env_clear();
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("air starts");
+        let mut child = command.stdout(Stdio::piped()).stderr(said).spawn().expect("air starts");
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
         out.read_line(&mut line).expect("it says that it is ready");
-        let port = line.trim().strip_prefix("ready: http://127.0.0.1:").and_then(|r| r.strip_suffix("/v1"));
+        let port = line.trim().strip_suffix("/v1").and_then(|r| r.rsplit_once("://127.0.0.1:")).map(|r| r.1);
         Server { port: port.and_then(|p| p.parse().ok()).unwrap_or_else(|| panic!("not ready: {line:?}")), child }
     }
 

@@ -1,12 +1,13 @@
-//! Ctrl-C, and output to a closed pipe.
+//! Signals: Ctrl-C, output to a closed pipe, and the wish that files are read again.
 //!
 //! A command that runs long calls `watch` once and `check`s between pieces of work: the first Ctrl-C (or SIGTERM)
 //! sets a flag, so that the command can remove what it has half written; the second removes that itself and ends
 //! the process at once with code 130. A command that does not watch is ended by the first, as usual. `forward` hands
-//! Ctrl-C to something that can be cancelled, such as a generation, for as long as it runs.
+//! Ctrl-C to something that can be cancelled, such as a generation, for as long as it runs. SIGHUP ends a program; one
+//! that calls `live_on_hangup` is asked by it to read its files again, as servers are everywhere.
 
 use crate::error::{Error, Result};
-use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{SigId, flag, low_level};
 use std::path::PathBuf;
@@ -92,6 +93,23 @@ pub fn live_on_closed_pipe() {
 pub fn die_on_closed_pipe() -> Result<()> {
     let ends = PIPE.get_or_init(|| Arc::new(AtomicBool::new(true))).clone();
     flag::register_conditional_default(SIGPIPE, ends).map(drop).map_err(|e| refused("SIGPIPE", &e))
+}
+
+/// SIGHUP came, and nobody has asked yet.
+static HANGUP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// SIGHUP does not end the process from here on; `was_hung_up` tells of it.
+///
+/// # Errors
+/// `Io` when the system refuses the handler.
+pub fn live_on_hangup() -> Result<()> {
+    let flag = HANGUP.get_or_init(Arc::default).clone();
+    flag::register(SIGHUP, flag).map(drop).map_err(|e| refused("SIGHUP", &e))
+}
+
+/// Whether SIGHUP came since this was asked last.
+pub fn was_hung_up() -> bool {
+    HANGUP.get().is_some_and(|flag| flag.swap(false, Ordering::Relaxed))
 }
 
 /// While it lives, Ctrl-C (or SIGTERM) also sets a flag of somebody else.

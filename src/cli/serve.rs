@@ -6,7 +6,7 @@ use crate::config::{Origin, Settings};
 use crate::engine::{Engine, LoadOptions, StateSize};
 use crate::error::Result;
 use crate::sample::Params;
-use crate::serve::{Options, Patience, Server};
+use crate::serve::{Options, Patience, Server, Told};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const WAITING: usize = 4;
 #[derive(clap::Args)]
 #[command(after_help = "Endpoints: /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, \
     /apply-template, /health, /ready, /metrics. What a request does not say, the flags do. Ctrl-C (or SIGTERM) takes \
-    nothing new and lets answers end; the second one ends at once.")]
+    nothing new and lets answers end; the second one ends at once. SIGHUP reads the file of keys again.")]
 pub struct Args {
     /// Listen on an address that other machines reach, though no keys are asked for
     #[arg(long)]
@@ -62,6 +62,7 @@ pub fn run(args: Args) -> Result<()> {
     let settings = args.model.settings.resolve()?;
     log(&settings);
     interrupt::live_on_closed_pipe();
+    interrupt::live_on_hangup()?;
     let sequences = settings.number("batch.max-num-seqs").unwrap_or(SEQUENCES);
     let server = Server::bind(options(&args, &settings, sequences))?;
     let catalogue = model::open(&settings)?;
@@ -80,14 +81,16 @@ pub fn run(args: Args) -> Result<()> {
         about(engine, sequences);
         output::line(format_args!("ready: {at}/v1"))
     };
-    let ended = || {
-        let pressed = interrupt::was_pressed();
-        if pressed {
-            output::note("ending: answers that run may end; once more ends at once");
-        }
-        pressed
-    };
-    server.run(|| model::load(&catalogue, &load_options), ready, ended)
+    server.run(|| model::load(&catalogue, &load_options), ready, told)
+}
+
+/// What signals say.
+fn told() -> Told {
+    if interrupt::was_pressed() {
+        output::note("ending: answers that run may end; once more ends at once");
+        return Told::End;
+    }
+    if interrupt::was_hung_up() { Told::Reload } else { Told::Nothing }
 }
 
 /// Lines about what the server does go to stderr, from this level on.

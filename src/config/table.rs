@@ -155,7 +155,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Unset("no keys"),
         kind: Kind::Text,
         value: "FILE",
-        help: "Keys, or sha256: and the hash of one, a line each; every request must have one; read again when changed",
+        help: "Keys, or sha256: and the hash of one, a line each; every request must have one; read again when changed, or on SIGHUP",
     },
     Setting {
         key: "serve.log",

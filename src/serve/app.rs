@@ -118,6 +118,14 @@ impl App {
         }
     }
 
+    /// Reads the files again that say who may ask.
+    pub fn reload(&self) {
+        match &self.keys {
+            Some(keys) => keys.reload(),
+            None => tracing::info!("there is no file of keys to read again"),
+        }
+    }
+
     /// Nothing new is taken any more.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);

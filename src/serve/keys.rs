@@ -5,7 +5,8 @@
 //! for people, as are lines that begin with `#`. Only the hashes are kept. A key is compared by its hash with all of
 //! them, each in the same time whatever it holds.
 //!
-//! A file that has changed is read again; one that cannot be read leaves the keys as they were.
+//! A file that has changed is read again, at the next request or when that is asked for; one that cannot be read leaves
+//! the keys as they were. The log says which.
 
 use super::limits::{Allowance, Limits};
 use crate::error::{Error, Result};
@@ -75,16 +76,22 @@ impl Keys {
         state.looked = Instant::now();
         let before = state.changed;
         drop(state);
-        let changed = modified(&self.path);
-        if changed == before {
-            return;
+        if modified(&self.path) != before {
+            self.reload();
         }
+    }
+
+    /// Reads the file again.
+    pub fn reload(&self) {
+        // Before it is read: what changes meanwhile is seen the next time.
+        let changed = modified(&self.path);
         let known = read(&self.path);
         let mut state = self.state();
         state.changed = changed;
         match known {
             Err(e) => tracing::warn!("the keys stay as they were: {e}"),
             Ok(known) => {
+                tracing::info!(keys = known.len(), "the keys were read again");
                 let limits = |of: &[(Hash, Limits)], who| of.iter().find(|k| tenant(&k.0) == who).map(|k| k.1);
                 let State { known: old, left, .. } = &mut *state;
                 // Whose limits are the same has used up what it has.

@@ -80,6 +80,17 @@ impl Default for Patience {
     }
 }
 
+/// What a server is told while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// To go on.
+    Nothing,
+    /// To read its files again.
+    Reload,
+    /// To end.
+    End,
+}
+
 /// A socket that is bound, and what will be answered there.
 pub struct Server {
     app: Arc<App>,
@@ -92,7 +103,7 @@ pub struct Server {
 const THREADS: usize = 2;
 /// Threads on which bodies are read and texts become tokens.
 const BLOCKING_THREADS: usize = 8;
-/// How often the thread that started the server looks whether it is to end.
+/// How often the thread that started the server looks what it is told.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long cut-off answers may take to say so, and what is no answer to come to its end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -137,7 +148,7 @@ impl Server {
         self.address
     }
 
-    /// Answers until `ended` says so: first that the model is being loaded, then what is asked of it. `load` loads it;
+    /// Answers until `told` says to end: first that the model is being loaded, then what is asked of it. `load` loads it;
     /// `ready` hears of it when requests are answered.
     ///
     /// # Errors
@@ -146,7 +157,7 @@ impl Server {
         self,
         load: impl FnOnce() -> Result<Engine>,
         ready: impl FnOnce(&Engine) -> Result<()>,
-        mut ended: impl FnMut() -> bool,
+        mut told: impl FnMut() -> Told,
     ) -> Result<()> {
         let Server { app, socket, runtime, .. } = self;
         let listening = Listening::start(&runtime, socket, app.clone())?;
@@ -155,8 +166,10 @@ impl Server {
         app.set(engine)?;
         app.engine().map_or(Ok(()), ready)?;
         let result = loop {
-            if ended() {
-                break Ok(());
+            match told() {
+                Told::Nothing => {}
+                Told::Reload => app.reload(),
+                Told::End => break Ok(()),
             }
             if app.engine().is_some_and(|e| e.silent_for().is_none()) {
                 break Err(Error::Engine("the engine has stopped; see above, and start the server again".into()));

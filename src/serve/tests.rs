@@ -35,7 +35,7 @@ fn with_server(change: impl FnOnce(&mut Options), test: impl FnOnce(SocketAddr))
                 ready.store(true, Ordering::SeqCst);
                 Ok(())
             };
-            server.run(load, now, || end.load(Ordering::SeqCst))
+            server.run(load, now, || if end.load(Ordering::SeqCst) { Told::End } else { Told::Nothing })
         });
         while !ready.load(Ordering::SeqCst) {
             assert!(!thread.is_finished(), "it ended before it was ready");

@@ -141,3 +141,24 @@ fn the_log_tells_of_clients_that_left_and_answers_that_were_cut_off() {
         assert_eq!((line["how"].as_str(), line["status"].as_str()), ("cut off", status), "{line:?}");
     }
 }
+
+#[test]
+fn a_hangup_reads_the_keys_again_and_ends_nothing() {
+    let keys = temp_file("keys", "the-first-key\n");
+    let logged = Logged::start(&["--api-key-file", &keys]);
+    // Nobody asks meanwhile, so nothing but the signal makes it look.
+    let reload = |text: &str, want: &str| {
+        std::fs::write(&*keys, text).unwrap();
+        logged.server.signal(Signal::HUP);
+        logged.wait(|text| text.contains(want).then_some(()));
+    };
+    reload("the-second-key\nthe-third-key\n", "the keys were read again keys=2");
+    reload("short\n", "the keys stay as they were");
+    assert!(logged.text().contains("line 1: the key has 5 characters"), "{}", logged.text());
+    let models = |key: &str| logged.server.ask("GET", "/v1/models", &[&format!("Authorization: Bearer {key}")], "");
+    assert_eq!((models("the-first-key").status, models("the-third-key").status), (401, 200));
+    let other = Logged::start(&[]);
+    other.server.signal(Signal::HUP);
+    other.wait(|text| text.contains("there is no file of keys to read again").then_some(()));
+    assert_eq!(other.server.get("/health").status, 200);
+}

@@ -60,6 +60,15 @@ fn a_device_that_is_no_device_is_bad_usage_wherever_it_stands() {
     assert!(error.contains("AIR_DEVICE: `cuda:`") && error.contains(wrong), "{error}");
 }
 
+/// Its answers are noise: nobody gets them unasked, and no speed is printed of it.
+#[test]
+fn the_device_that_computes_nothing_only_serves() {
+    for command in [&GENERATE[..], &["bench", "--device"], &["plan", "--device"]] {
+        let error = said(&[command, &["fake"]].concat(), 1);
+        assert!(error.contains("the fake device computes nothing: only air serve takes it"), "{error}");
+    }
+}
+
 /// A program that could use a GPU says why it does not; one that could not says nothing.
 #[test]
 fn the_choice_falls_on_the_processor() {

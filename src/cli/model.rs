@@ -2,7 +2,7 @@
 
 use super::settings::{SettingArgs, Uses};
 use super::{interrupt, output, progress};
-use crate::config::Settings;
+use crate::config::{Device, Settings};
 use crate::engine::{self, Engine, Event, FinishReason, Finished, Generation, LoadOptions, ModelInfo, PromptProgress};
 use crate::error::{Error, Result};
 use crate::format::{Catalogue, gguf};
@@ -80,8 +80,21 @@ pub const OUTPUTS: usize = 64;
 /// How to load it, by the settings.
 ///
 /// # Errors
-/// `Invalid` for a format that does not exist.
+/// `Invalid` for a format that does not exist, and for a device that computes nothing: nobody takes noise for an answer,
+/// or a pause for a speed.
 pub fn options(settings: &Settings, how: How) -> Result<LoadOptions> {
+    let options = options_of_server(settings, how)?;
+    match options.device {
+        Device::Fake(_) => Err(Error::Invalid("the fake device computes nothing: only air serve takes it".into())),
+        _ => Ok(options),
+    }
+}
+
+/// As `options`; what stands around a model may be tried on a device that computes nothing.
+///
+/// # Errors
+/// `Invalid` for a format that does not exist.
+pub fn options_of_server(settings: &Settings, how: How) -> Result<LoadOptions> {
     let How { exact, secure } = how;
     let kind = |key: &str| -> Result<Option<Kind>> {
         let name = settings.text(key).or(settings.text("kv.type"));

@@ -25,7 +25,8 @@ const WAITING: usize = 4;
 #[derive(clap::Args)]
 #[command(after_help = "Endpoints: /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, \
     /apply-template, /health, /ready, /metrics. What a request does not say, the flags do. Ctrl-C (or SIGTERM) takes \
-    nothing new and lets answers end; the second one ends at once. SIGHUP reads the file of keys again.")]
+    nothing new and lets answers end; the second one ends at once. SIGHUP reads the file of keys again. --device fake \
+    computes nothing, in no time, and fake:MS in so many milliseconds a pass: for tests of what stands around a model.")]
 pub struct Args {
     /// Listen on an address that other machines reach, though no keys are asked for
     #[arg(long)]
@@ -71,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
         max_sequences: sequences,
         state: StateSize::UpTo(sequences as u64 * POSITIONS.min(context.into())),
         max_rows: ROWS,
-        ..model::options(&settings, args.model.how())?
+        ..model::options_of_server(&settings, args.model.how())?
     };
     let at = format!("http://{}", server.address());
     output::note(format_args!("{at} answers when the model is loaded"));

@@ -12,6 +12,8 @@ pub enum Device {
     Cpu,
     /// An NVIDIA GPU: this one, or the one with most free memory.
     Cuda(Option<u32>),
+    /// None: answers are noise, and a pass takes so many milliseconds. For tests of what stands around a model.
+    Fake(u32),
 }
 
 impl FromStr for Device {
@@ -23,9 +25,17 @@ impl FromStr for Device {
             "auto" => Ok(Device::Auto),
             "cpu" => Ok(Device::Cpu),
             "cuda" => Ok(Device::Cuda(None)),
+            "fake" => Ok(Device::Fake(0)),
             _ => {
-                let number = text.strip_prefix("cuda:").filter(|n| n.bytes().all(|b| b.is_ascii_digit())).ok_or(())?;
-                Ok(Device::Cuda(Some(number.parse().map_err(|_| ())?)))
+                let (name, number) = text.split_once(':').ok_or(())?;
+                // A sign would be read as part of it.
+                let number =
+                    number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok()).flatten().ok_or(())?;
+                match name {
+                    "cuda" => Ok(Device::Cuda(Some(number))),
+                    "fake" => Ok(Device::Fake(number)),
+                    _ => Err(()),
+                }
             }
         }
     }
@@ -41,7 +51,11 @@ mod tests {
         assert_eq!("CPU".parse(), Ok(Device::Cpu));
         assert_eq!("cuda".parse(), Ok(Device::Cuda(None)));
         assert_eq!("cuda:12".parse(), Ok(Device::Cuda(Some(12))));
-        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999", "cpu:0"] {
+        assert_eq!("fake".parse(), Ok(Device::Fake(0)));
+        assert_eq!("fake:20".parse(), Ok(Device::Fake(20)));
+        for wrong in
+            ["", "gpu", "fake:", "fake:+1", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999", "cpu:0"]
+        {
             assert_eq!(wrong.parse::<Device>(), Err(()), "{wrong}");
         }
     }

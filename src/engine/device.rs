@@ -6,7 +6,9 @@ use crate::config::{Device, Size};
 use crate::error::{Error, Result};
 use crate::hal::cpu::{Cpu, CpuOptions};
 use crate::hal::exact::Exact;
-use crate::hal::{Backend, Hybrid, Opened, open_gpu};
+use crate::hal::fake::Fake;
+use crate::hal::{Backend, Batch, Hybrid, Opened, open_gpu};
+use std::time::Duration;
 
 /// A device, and the memory that a model on it lives in.
 pub(super) struct Place {
@@ -46,7 +48,7 @@ const LITTLE: u64 = 50;
 /// `prepare`.
 pub(super) fn first<T>(options: &LoadOptions, prepare: &mut dyn FnMut(Place) -> Result<T>) -> Result<T> {
     let refused = match options.device {
-        Device::Cuda(_) if options.exact => {
+        Device::Cuda(_) | Device::Fake(_) if options.exact => {
             return Err(Error::Invalid("the interpreter (--exact) runs on the CPU: use --device cpu".into()));
         }
         Device::Cuda(wanted) => {
@@ -60,6 +62,14 @@ pub(super) fn first<T>(options: &LoadOptions, prepare: &mut dyn FnMut(Place) -> 
                 Ok(Err(e @ (Error::Unsupported { .. } | Error::Limit(_) | Error::Engine(_)))) => e.to_string(),
                 Ok(done) => return done,
             }
+        }
+        Device::Fake(pause) => {
+            let pause = Duration::from_millis(pause.into());
+            let work = Box::new(move |_: &Batch| {
+                std::thread::sleep(pause);
+                Ok(())
+            });
+            return prepare(Place { backend: Box::new(Fake::new(work)), room: Room::Machine });
         }
         Device::Auto | Device::Cpu => return prepare(cpu(options)?),
     };

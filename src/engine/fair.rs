@@ -75,6 +75,12 @@ impl<T> Fair<T> {
         }
     }
 
+    /// Whether nobody is present.
+    #[cfg(test)]
+    pub fn is_deserted(&self) -> bool {
+        self.len == 0 && self.tenants.values().all(|t| t.present == 0)
+    }
+
     /// Takes out those that wait and that `goes` says of.
     pub fn drop_if(&mut self, mut goes: impl FnMut(&mut T) -> bool) {
         for t in self.tenants.values_mut() {

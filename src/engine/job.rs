@@ -130,13 +130,12 @@ impl Job {
         (self.tokens.len() as u32).min(self.positions)
     }
 
-    /// Begins, or goes on after it had to give its state up, behind `n` tokens whose state is there already.
-    pub fn begin(&mut self, n: usize) {
+    /// Begins now, or goes on after it had to give its state up, behind `n` tokens whose state is there already.
+    pub fn begin(&mut self, n: usize, now: Instant) {
         self.read = n;
         if let Work::Generate(g) = &mut self.work
             && g.admitted.is_none()
         {
-            let now = Instant::now();
             g.usage.kept_tokens = n as u32;
             g.admitted = Some(now);
             g.usage.queued = now - g.submitted;
@@ -207,8 +206,8 @@ impl Job {
         Progress::Failed
     }
 
-    /// `tokens` of the pending ones went through a pass, which gave these logits.
-    pub fn advance(&mut self, tokens: usize, logits: &mut [f32]) -> Progress {
+    /// `tokens` of the pending ones went through a pass, which has given these logits now.
+    pub fn advance(&mut self, tokens: usize, logits: &mut [f32], now: Instant) -> Progress {
         let first = self.read;
         self.read += tokens;
         if let Work::Generate(g) = &mut self.work
@@ -224,7 +223,7 @@ impl Job {
                 if sent.is_err() || self.pending().is_empty() { Progress::Ended } else { Progress::Running }
             }
             Work::Generate(_) if logits.is_empty() => Progress::Running,
-            Work::Generate(g) => match g.next(logits, self.read) {
+            Work::Generate(g) => match g.next(logits, self.read, now) {
                 Ok(Some(token)) => {
                     self.tokens.push(token);
                     Progress::Running
@@ -309,7 +308,7 @@ impl Generating {
     }
 
     /// Chooses the next token of a sequence of `len` tokens; `None` when the generation has ended.
-    fn next(&mut self, logits: &mut [f32], len: usize) -> Result<Option<u32>> {
+    fn next(&mut self, logits: &mut [f32], len: usize, now: Instant) -> Result<Option<u32>> {
         if self.request.max_tokens == 0 {
             self.finish(FinishReason::Length);
             return Ok(None);
@@ -318,7 +317,6 @@ impl Generating {
         let given = self.request.logprobs.map(|_| logits.to_vec());
         let id = self.sampler.sample(logits)?;
         self.sampler.accept(id);
-        let now = Instant::now();
         self.usage.generated_tokens += 1;
         match self.first_token {
             None => {

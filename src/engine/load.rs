@@ -127,9 +127,9 @@ const CARRIED: u64 = 16;
 const IGNORED: [&str; 2] = [".attn_rot_embd", ".rotary_emb.inv_freq"];
 
 /// A model before its weights are read: everything that can be refused was.
-struct Prepared {
+pub(super) struct Prepared {
     spec: ModelSpec,
-    lowered: Lowered,
+    pub(super) lowered: Lowered,
     backend: Box<dyn Backend>,
     programs: Vec<ProgramId>,
     state: State,
@@ -142,7 +142,7 @@ fn prepare(catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
     device::first(options, &mut |place| prepare_on(place, catalogue, options))
 }
 
-fn prepare_on(place: Place, catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
+pub(super) fn prepare_on(place: Place, catalogue: &Catalogue, options: &LoadOptions) -> Result<Prepared> {
     let n = options.max_sequences;
     if !(1..=MAX_SEQUENCES).contains(&n) {
         return Err(Error::Invalid(format!("{n} sequences cannot run at once; 1 to {MAX_SEQUENCES} can")));
@@ -230,7 +230,11 @@ pub fn load(catalogue: &Catalogue, options: &LoadOptions, progress: &mut Progres
 }
 
 /// Reads a model's weights to their places.
-fn finish(prepared: Prepared, catalogue: &Catalogue, progress: &mut Progress) -> Result<(ModelSpec, Runner)> {
+pub(super) fn finish(
+    prepared: Prepared,
+    catalogue: &Catalogue,
+    progress: &mut Progress,
+) -> Result<(ModelSpec, Runner)> {
     let Prepared { spec, lowered, mut backend, programs, state, max_rows, max_outputs, residence } = prepared;
     if residence.on_gpu {
         backend.provide(residence.plan.memory(), residence.units.len())?;

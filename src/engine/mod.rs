@@ -5,6 +5,7 @@
 //! HTTP or terminals.
 
 mod chat;
+mod clock;
 mod demo;
 mod device;
 mod fair;

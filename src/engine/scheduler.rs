@@ -22,7 +22,13 @@
 //! Between passes, and while nothing comes, `relief` looks whether memory is short; new work is refused while it is
 //! very short, or waits where it said so.
 
+mod admission;
+mod beginnings;
+#[cfg(test)]
+mod simulation;
+
 use super::QUEUE;
+use super::clock::Clock;
 use super::fair::Fair;
 use super::job::{Bounds, Job, Progress};
 use super::pace::Pace;
@@ -31,14 +37,12 @@ use super::relief::{Kept, Past, Relief};
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
 use crate::error::{Error, Result};
-use crate::hal::PAGE;
-use crate::kv::{Kv, SeqId};
+use crate::kv::SeqId;
 use crate::text::Tokenizer;
 use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 /// Ended texts that are kept at most: each is compared with every request that comes. They take pages only that nobody
 /// else wants.
@@ -60,6 +64,7 @@ pub(super) struct Scheduler {
     tokenizer: Arc<Tokenizer>,
     queue: Queue,
     bounds: Bounds,
+    clock: Clock,
     /// What was not admitted yet.
     arrived: Fair<Job>,
     active: Vec<Active>,
@@ -76,6 +81,17 @@ pub(super) struct Scheduler {
     max_sequences: usize,
     /// Reused.
     parts: Vec<Part>,
+}
+
+/// What came of a turn.
+#[derive(Debug, PartialEq)]
+enum Turn {
+    /// A pass.
+    Worked,
+    /// There was nothing to run.
+    Idle,
+    /// Every handle of the engine is gone.
+    Over,
 }
 
 /// A job and its sequence.
@@ -103,6 +119,7 @@ impl Scheduler {
             tokenizer,
             queue,
             bounds,
+            clock: Clock::Machine,
             arrived: Fair::new(),
             active,
             waiting,
@@ -120,17 +137,29 @@ impl Scheduler {
     /// Works until every handle of the engine is gone.
     pub fn run(mut self) {
         loop {
-            self.sweep();
-            self.relief.look(&mut self.runner, &mut self.kept);
-            if !self.admit() {
-                break;
+            match self.turn() {
+                Turn::Worked => {}
+                Turn::Idle => self.wait(),
+                Turn::Over => break,
             }
-            self.grow();
-            self.show();
-            self.plan();
-            match self.parts.is_empty() {
-                true => self.wait(),
-                false => self.pass(),
+        }
+    }
+
+    /// Admits what may be admitted and runs one pass, if there is anything to run.
+    fn turn(&mut self) -> Turn {
+        self.sweep();
+        self.relief.look(&mut self.runner, &mut self.kept);
+        if !self.admit() {
+            return Turn::Over;
+        }
+        self.grow();
+        self.show();
+        self.plan();
+        match self.parts.is_empty() {
+            true => Turn::Idle,
+            false => {
+                self.pass();
+                Turn::Worked
             }
         }
     }
@@ -172,173 +201,6 @@ impl Scheduler {
         true
     }
 
-    /// Admits jobs while there is room. False when the engine was dropped: what still runs or waits has nobody who
-    /// listens.
-    fn admit(&mut self) -> bool {
-        if !self.receive() {
-            return false;
-        }
-        let mut at = 0;
-        while at < self.behind.len() {
-            if self.follows(&self.behind[at]) {
-                at += 1;
-            } else {
-                // They came before what is still to be admitted, in this order.
-                self.waiting.push_back(self.behind.remove(at));
-                self.freed = true;
-            }
-        }
-        while self.active.len() + self.behind.len() < self.max_sequences && !self.queue.closed.load(Ordering::Relaxed) {
-            if !self.waiting.is_empty() {
-                if !self.freed || self.relief.refusal().is_some() {
-                    break;
-                }
-                // It is not empty, and a turn that places nothing ends this.
-                let Some(job) = self.waiting.pop_front() else { break };
-                match self.start(job) {
-                    Some(waits) => {
-                        self.waiting.push_front(waits);
-                        break;
-                    }
-                    None => continue,
-                }
-            }
-            let Some(mut job) = self.arrived.pop() else { break };
-            match self.relief.refusal() {
-                None if self.follows(&job) => self.behind.push(job),
-                None => {
-                    let waits = self.start(job);
-                    self.waiting.extend(waits);
-                }
-                Some(_) if job.is_patient() => {
-                    self.waiting.push_back(job);
-                    self.freed = true;
-                }
-                Some(e) => {
-                    job.fail(e);
-                    self.arrived.left(job.tenant());
-                }
-            }
-        }
-        !self.queue.closed.load(Ordering::Relaxed)
-    }
-
-    /// Gives a job its sequence, or the job back, which has to wait.
-    fn start(&mut self, mut job: Job) -> Option<Job> {
-        if job.end_if_cancelled() {
-            self.arrived.left(job.tenant());
-            return None;
-        }
-        let Some((seq, kept)) = self.place(&job) else {
-            self.freed = false;
-            return Some(job);
-        };
-        job.begin(kept);
-        self.active.push(Active { job, seq });
-        None
-    }
-
-    /// Reserves the next stretch for whoever is at the end of the last one, the oldest first. What is kept gives way,
-    /// then those that came last.
-    fn grow(&mut self) {
-        let mut at = 0;
-        while let Some(Active { job, seq }) = self.active.get(at) {
-            let (seq, needs, wants) = (*seq, job.needs(), job.wants());
-            let kv = self.runner.kv();
-            if kv.reserved(seq) >= needs || kv.reserve(seq, wants) {
-                at += 1;
-            } else if let Some(oldest) = self.kept.pop_front() {
-                kv.release(oldest.seq);
-            } else {
-                self.preempt();
-            }
-        }
-    }
-
-    /// The generation that came last gives its pages up, and waits before all others. An evaluation, which has told
-    /// what it has read, keeps them: it has all that it needs.
-    fn preempt(&mut self) {
-        let Some(at) = self.active.iter().rposition(|a| a.job.reader().is_none()) else { return };
-        let Active { mut job, seq } = self.active.remove(at);
-        self.runner.kv().release(seq);
-        if self.active.is_empty() {
-            // Alone it has all pages, and what needs more is not admitted.
-            self.arrived.left(job.tenant());
-            job.fail(Error::Engine("the sequence state does not hold what it was planned for".into()));
-            return;
-        }
-        // Where it goes on from is found when it has a sequence again.
-        self.waiting.push_front(job);
-        self.freed = false;
-    }
-
-    /// Whether another job is just reading a beginning that this one has too.
-    fn follows(&self, job: &Job) -> bool {
-        // Of a window's pages nothing may be left when it is read.
-        if self.runner.is_windowed() {
-            return false;
-        }
-        let pages = |tenant: u64, tokens: &[u32]| job.shared(tenant, tokens) / PAGE;
-        let now = self.active.iter().map(|a| pages(a.job.tenant(), a.job.past()));
-        let now = now.chain(self.kept.iter().map(|k| pages(k.tenant, &k.tokens))).max().unwrap_or(0);
-        let reading = self.active.iter().filter(|a| !a.job.is_decoding() && a.job.reader().is_none());
-        reading.map(|a| pages(a.job.tenant(), a.job.tokens())).max().unwrap_or(0) > now
-    }
-
-    /// The running job that shares most whole pages with a job's text, if one does, with how many positions that are.
-    fn running(&self, job: &Job) -> Option<(SeqId, usize)> {
-        let shared = self.active.iter().map(|a| (a.seq, job.shared(a.job.tenant(), a.job.past()) / PAGE * PAGE));
-        shared.filter(|x| x.1 > 0).max_by_key(|x| x.1)
-    }
-
-    /// A sequence with the pages that the job wants now, and how much of its text it holds already: a fork of the one,
-    /// kept or running, that shares most with it. Other kept sequences give way, the oldest first; at last that one
-    /// itself is taken. `None` when even then the jobs that run hold too much.
-    fn place(&mut self, job: &Job) -> Option<(SeqId, usize)> {
-        let running = self.running(job);
-        let best = self.best(job, running.map_or(0, |x| x.1));
-        let kv = self.runner.kv();
-        loop {
-            if self.kept.len() + usize::from(best.is_some()) <= self.most_kept {
-                let shared = |kv: &mut Kv| running.and_then(|(seq, n)| Some((kv.fork_pages(seq, n as u32)?, n)));
-                let (seq, n) = match &best {
-                    Some((past, n)) => (kv.fork(past.seq), *n),
-                    None => shared(kv).unwrap_or_else(|| (kv.create(), 0)),
-                };
-                if kv.restore(seq, n as u32).is_ok() && kv.reserve(seq, job.wants()) {
-                    self.kept.extend(best.map(|(past, _)| past));
-                    return Some((seq, n));
-                }
-                kv.release(seq);
-            }
-            match self.kept.pop_front() {
-                Some(oldest) => kv.release(oldest.seq),
-                None => break,
-            }
-        }
-        let (mut past, n) = best?;
-        if kv.restore(past.seq, n as u32).is_ok() && kv.reserve(past.seq, job.wants()) {
-            return Some((past.seq, n));
-        }
-        past.tokens.truncate(n);
-        self.kept.push_back(past);
-        None
-    }
-
-    /// Takes out the kept sequence that shares most with a job's text, if one shares more than `least`, with the length
-    /// that is shared.
-    fn best(&mut self, job: &Job, least: usize) -> Option<(Past, usize)> {
-        let kv = self.runner.kv();
-        let shared = |past: &Past| {
-            // Of a window that has moved on, what it gave back would be seen again.
-            let n = job.shared(past.tenant, &past.tokens);
-            (n > least && kv.can_restore(past.seq, n as u32).is_ok()).then_some(n)
-        };
-        let (at, n) =
-            self.kept.iter().map(shared).enumerate().filter_map(|(at, n)| Some((at, n?))).max_by_key(|x| x.1)?;
-        self.kept.remove(at).map(|past| (past, n))
-    }
-
     /// Ends cancelled jobs.
     fn sweep(&mut self) {
         for at in (0..self.active.len()).rev() {
@@ -373,14 +235,6 @@ impl Scheduler {
                 self.runner.kv().release(seq);
                 self.relief.ended(&mut self.runner);
             }
-        }
-    }
-
-    /// What is kept stays within its bound, the oldest give way.
-    fn trim(&mut self) {
-        while self.kept.len() > self.most_kept.max(1) {
-            let Some(oldest) = self.kept.pop_front() else { break };
-            self.runner.kv().release(oldest.seq);
         }
     }
 
@@ -420,17 +274,17 @@ impl Scheduler {
     /// Runs one pass and hands its logits to the jobs. Where it fails, each job has a pass of its own: a text whose
     /// numbers overflow must not end its neighbours.
     fn pass(&mut self) {
-        let Scheduler { active, runner, parts, queue, pace, arrived, .. } = self;
+        let Scheduler { active, runner, parts, queue, pace, arrived, clock, .. } = self;
         parts.iter().for_each(|p| arrived.serve(active[p.job].job.tenant(), p.tokens as u64));
         let prompts = parts.iter().filter(|p| !active[p.job].job.is_decoding()).map(|p| p.tokens).sum();
-        let begun = Instant::now();
-        match run(active, runner, parts, queue) {
-            Ok(()) => pace.took(prompts, begun.elapsed().as_secs_f64()),
+        let begun = clock.now();
+        match run(active, runner, parts, queue, clock) {
+            Ok(()) => pace.took(prompts, (clock.now() - begun).as_secs_f64()),
             // What was given up stays as it was; the next turn ends what was cancelled.
             Err(Error::Cancelled) => {}
             Err(_) => {
                 for p in parts.iter_mut() {
-                    match run(active, runner, std::slice::from_mut(p), queue) {
+                    match run(active, runner, std::slice::from_mut(p), queue, clock) {
                         Ok(()) | Err(Error::Cancelled) => {}
                         Err(e) => p.progress = active[p.job].job.fail(e),
                     }
@@ -455,7 +309,7 @@ fn is_behind(rows: &Sender<Result<Logits>>) -> bool {
 }
 
 /// Runs a pass of some parts; `Cancelled` when it was given up.
-fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], queue: &Queue) -> Result<()> {
+fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], queue: &Queue, clock: &Clock) -> Result<()> {
     let chunk = |p: &Part| {
         let Active { job, seq } = &active[p.job];
         Chunk { seq: *seq, tokens: &job.pending()[..p.tokens], outputs: p.outputs }
@@ -472,7 +326,7 @@ fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], queue: &Q
         let unwanted = prompts > 0 && wanted == 0;
         if unwanted || queue.closed.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     })?;
-    let vocab = runner.vocab();
+    let (vocab, now) = (runner.vocab(), clock.now());
     let mut logits = runner.logits();
     for p in parts {
         let rows = match p.outputs {
@@ -482,7 +336,7 @@ fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], queue: &Q
         };
         let (mine, rest) = logits.split_at_mut(rows * vocab);
         logits = rest;
-        p.progress = active[p.job].job.advance(p.tokens, mine);
+        p.progress = active[p.job].job.advance(p.tokens, mine, now);
     }
     Ok(())
 }

@@ -8,12 +8,13 @@
 //! Two backends run on the CPU. `exact` interprets programs in plain Rust (weights decoded to float32, float32
 //! activations, float64 sums): it is the specification. `cpu` is the fast one; it is judged against `exact`. `cuda`
 //! runs on NVIDIA GPUs, where the feature of that name is on; `gpu` says which there are, or why none can be had. `hybrid`
-//! is a device and a processor beside it, as one.
+//! is a device and a processor beside it, as one. `fake` computes nothing, for what stands around a model.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod exact;
+pub mod fake;
 mod gpu;
 mod hybrid;
 pub mod probe;

@@ -4,10 +4,13 @@
 #   scripts/fetch_oracles.sh           # llama.cpp's sources (vocabularies, token vectors, chat templates): 77 MB
 #   scripts/fetch_oracles.sh --llama   # and llama-cpp-python built from them
 #   scripts/fetch_oracles.sh --peers   # and that, and a venv with torch and transformers
+#   scripts/fetch_oracles.sh --server  # and llama.cpp's server built from them
+#   scripts/fetch_oracles.sh --clients # and OpenAI's clients for Python and Node, with the former's tests: 140 MB
 #
-# Nothing of it is committed. Needs Python 3.11 with pip; --llama and --peers need clang-16 (gcc 12 miscompiles the
-# peer's AMX path) and take about ten minutes on two cores.
+# Nothing of it is committed. Needs Python 3.11 with pip; --llama, --peers and --server need clang-16 (gcc 12 miscompiles
+# the peer's AMX path) and take five to ten minutes on two cores.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 cache=${AIR_ORACLES:-$HOME/.cache/air-oracles}
 version=0.3.36
 mkdir -p "$cache"
@@ -32,5 +35,40 @@ if [[ "${1:-}" == --peers ]] && [[ ! -x torch/bin/python ]]; then
     echo "installing torch and transformers"
     python3 -m venv torch
     torch/bin/pip install --quiet torch transformers gguf numpy safetensors tokenizers sentencepiece protobuf jinja2
+fi
+if [[ "${1:-}" == --server ]] && [[ ! -x llama-server/build/bin/llama-server ]]; then
+    echo "building llama.cpp's server with clang-16"
+    mkdir -p llama-server
+    python3 -m venv llama-server/tools
+    llama-server/tools/bin/pip install --quiet cmake ninja
+    export PATH=$PWD/llama-server/tools/bin:$PATH
+    # Without its web pages, which are not in the archive, and what is not needed beside the server.
+    nice -n 19 cmake -G Ninja -S llama-src/vendor/llama.cpp -B llama-server/build -DCMAKE_BUILD_TYPE=Release \
+        -DCMAKE_C_COMPILER=clang-16 -DCMAKE_CXX_COMPILER=clang++-16 -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
+        -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF \
+        -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >llama-server/build.log
+    nice -n 19 cmake --build llama-server/build -j2 --target llama-server >>llama-server/build.log
+fi
+if [[ "${1:-}" == --clients ]]; then
+    pins=$here/clients/requirements.txt
+    if ! cmp -s "$pins" clients/requirements.txt; then
+        echo "fetching openai-python"
+        rm -rf clients/python clients/openai-python download && mkdir -p clients download
+        openai=$(grep '^openai==' "$pins")
+        python3 -m pip download --quiet --no-deps --no-binary openai "$openai" -d download
+        tar -xzf download/openai-*.tar.gz -C download
+        mv download/openai-*/ clients/openai-python
+        rm -rf download
+        python3 -m venv clients/python
+        clients/python/bin/pip install --quiet -r "$pins"
+        cp "$pins" clients/
+    fi
+    if command -v npm >/dev/null && ! cmp -s "$here/clients/package.json" clients/node/package.json; then
+        echo "fetching openai-node"
+        rm -rf clients/node download && mkdir download
+        cp "$here/clients/package.json" download/
+        npm install --prefix download --silent --no-fund --no-audit --no-package-lock
+        mv download clients/node
+    fi
 fi
 echo "oracles are in $cache"

@@ -51,6 +51,7 @@ run_deny() {
 }
 
 run_report() { AIR_GPU=target/gpu_report scripts/gpu_report.sh --rehearse >>"$log"; }
+run_clients() { scripts/check_openai_clients.sh 2>&1 | tee -a "$log"; }
 run_ffi() { scripts/check_ffi.sh 2>&1 | tee -a "$log"; }
 
 has_nvcc() {
@@ -71,6 +72,7 @@ step "formatting" cargo fmt --check
 step "mutants apply" patches_apply
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "tests" run_tests
+step "OpenAI's clients" run_clients
 step "documentation tests" run_doc_tests
 step "documentation" run_docs
 step "licences of dependencies" run_deny
@@ -91,7 +93,7 @@ esac
 
 # Skips that need a compiler-built peer or a training framework (scripts/fetch_oracles.sh --peers provides them), a tool,
 # or another processor.
-expected='no AVX-512|llama_cpp|recorded tokens|rendered chat|cargo-deny|patch is not installed'
+expected='no AVX-512|llama_cpp|recorded tokens|rendered chat|cargo-deny|patch is not installed|no openai-node'
 skips=$(grep -c 'skipped:' "$log" || true)
 unexpected=$(grep 'skipped:' "$log" | grep -cvE "$expected" || true)
 printf '\n%d skipped, %d of them unexpectedly; all else passed in %d s\n' "$skips" "$unexpected" $((SECONDS - start))

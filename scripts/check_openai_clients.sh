@@ -61,9 +61,10 @@ export AIR_SMALL=$address
 failed=0
 if [[ -x "$cache/python/bin/python" ]]; then
     files=(chat/test_completions.py test_completions.py test_models.py)
-    # Its own options want a plugin for many processes; warnings of Python's newer versions are not ours.
-    (cd "$cache/openai-python" && PYTHONPATH=$here timeout 300 "$cache/python/bin/python" -m pytest -q -o addopts= --tb=short \
-        -p no:cacheprovider -p refused "${files[@]/#/tests/api_resources/}") || failed=1
+    # Its own options want a plugin for many processes.
+    options=(-q -o addopts= --tb=short -p no:cacheprovider -p refused)
+    (cd "$cache/openai-python" && PYTHONPATH=$here timeout 300 "$cache/python/bin/python" -m pytest "${options[@]}" \
+        "${files[@]/#/tests/api_resources/}") || failed=1
     timeout 300 "$cache/python/bin/python" "$here/readme.py" || failed=1
 else
     echo "skipped: no openai-python (fetching it needs Python 3.10 or newer)"

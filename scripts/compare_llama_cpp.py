@@ -23,18 +23,16 @@ The parts are in scripts/compare: `engines` the two programs and the cases, `mac
 
 import argparse
 import datetime
-import json
 import os
 import pathlib
-import re
 import sys
 import time
 
 from compare import table
 from compare.accuracy import errors, positions
-from compare.engines import BASE, OTHERS, ROOT, Air, Peer
+from compare.engines import BASE, OTHERS, Air, Peer
 from compare.machine import add_limits, best_limits, limits, machine
-from compare.programs import commit, peer_package, prepare, synthetic
+from compare.programs import commit, output, peer_package, prepare, save, synthetic
 
 SHAPE = "llama-1.5b-bench"
 FORMATS = "Q4_0 Q4_K Q5_K Q6_K Q8_0 IQ4_NL IQ4_XS MXFP4 F16 BF16".split()
@@ -104,18 +102,6 @@ def arguments():
     if args.pairs < 5:
         parser.error("fewer than 5 pairs say nothing")
     return args
-
-
-def output(args, about):
-    slug = re.sub(r"[^a-z0-9]+", "-", about["cpu"].lower()).strip("-")
-    name = f"{datetime.date.today()}-{slug}-{about['cores']}c{'-quick' if args.quick else ''}.json"
-    path = args.out or ROOT / "benches/results" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def save(path, result):
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def main():

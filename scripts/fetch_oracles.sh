@@ -7,8 +7,8 @@
 #   scripts/fetch_oracles.sh --server  # and llama.cpp's server built from them
 #   scripts/fetch_oracles.sh --clients # and OpenAI's clients for Python and Node, with the former's tests: 140 MB
 #
-# Nothing of it is committed. Needs Python 3.11 with pip; --llama, --peers and --server need clang-16 (gcc 12 miscompiles
-# the peer's AMX path) and take five to ten minutes on two cores.
+# Nothing of it is committed. Needs Python 3.11 with pip; --llama, --peers and --server need clang-16 and libomp-16-dev
+# (gcc 12 miscompiles the peer's AMX path) and take five to ten minutes on two cores.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${AIR_ORACLES:-$HOME/.cache/air-oracles}

@@ -67,7 +67,8 @@ const examples = {
     const asked = { model, prompt: 'ROMEO:', max_tokens: 8, temperature: 0 };
     const whole = await client.completions.create(asked);
     let text = '';
-    for await (const chunk of await client.completions.create({ ...asked, stream: true })) text += chunk.choices[0].text;
+    const stream = await client.completions.create({ ...asked, stream: true });
+    for await (const chunk of stream) text += chunk.choices[0].text;
     assert.equal(text, whole.choices[0].text);
     assert.equal(whole.usage.completion_tokens, 8);
   },
@@ -84,7 +85,8 @@ const examples = {
     assert.equal(e.param, 'baz');
     e = await error(OpenAI.APIError, once.embeddings.create({ model, input: 'text' }));
     assert.equal(e.status, 404);
-    await error(OpenAI.APIConnectionError, new OpenAI({ baseURL: 'http://127.0.0.1:9/v1', maxRetries: 0 }).models.list());
+    const nobody = new OpenAI({ baseURL: 'http://127.0.0.1:9/v1', maxRetries: 0 });
+    await error(OpenAI.APIConnectionError, nobody.models.list());
     e = await error(OpenAI.AuthenticationError, new OpenAI({ ...small, apiKey: 'another' }).models.list());
     assert.equal(e.status, 401);
   },
@@ -104,12 +106,14 @@ const examples = {
   async timeouts() {
     const once = new OpenAI({ timeout: 20 * 1000, maxRetries: 0 });
     assert((await once.chat.completions.create(ask)).choices);
-    await error(OpenAI.APIConnectionTimeoutError, once.chat.completions.create({ ...ask, max_tokens: 400 }, { timeout: 1 }));
+    const promise = once.chat.completions.create({ ...ask, max_tokens: 400 }, { timeout: 1 });
+    await error(OpenAI.APIConnectionTimeoutError, promise);
   },
 
   async cancellation() {
     const controller = new AbortController();
-    const stream = await client.chat.completions.create({ ...ask, max_tokens: 400, stream: true }, { signal: controller.signal });
+    const { signal } = controller;
+    const stream = await client.chat.completions.create({ ...ask, max_tokens: 400, stream: true }, { signal });
     let chunks = 0;
     for await (const _ of stream) if (++chunks === 3) controller.abort();
     assert(chunks < 100, `${chunks} events after the end`);

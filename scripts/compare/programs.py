@@ -1,7 +1,9 @@
 """What must be there before anything is compared: both programs, and the synthetic models."""
 
+import datetime
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,15 +11,15 @@ import sys
 from .engines import CACHE, PYTHON, ROOT
 
 
-def prepare(args):
-    """The program, built from this tree unless given, and the peer."""
+def prepare(args, peer=PYTHON, how="--llama"):
+    """The program, built from this tree unless given, and the peer, built from its sources."""
     if args.air is None:
         subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
         args.air = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/air"
-    if not PYTHON.exists():
+    if not peer.exists():
         if not shutil.which("clang-16"):
             raise SystemExit("clang-16 is missing; llama.cpp is to be built with it (Debian: clang-16 libomp-16-dev)")
-        subprocess.run([ROOT / "scripts/fetch_oracles.sh", "--llama"], check=True, stdout=sys.stderr)
+        subprocess.run([ROOT / "scripts/fetch_oracles.sh", how], check=True, stdout=sys.stderr)
 
 
 def synthetic(args, shape, quant, longest=0, layers=None):
@@ -56,3 +58,16 @@ def git(*command):
 
 def commit():
     return git("rev-parse", "--short", "HEAD") + (" with changes" if git("diff", "HEAD", "--name-only") else "")
+
+
+def output(args, about, kind=""):
+    """Where raw figures go: `--out`, or a file of benches/results that says when and on what they were taken."""
+    slug = re.sub(r"[^a-z0-9]+", "-", about["cpu"].lower()).strip("-")
+    name = f"{datetime.date.today()}-{kind}{slug}-{about['cores']}c{'-quick' if args.quick else ''}.json"
+    path = args.out or ROOT / "benches/results" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def save(path, result):
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

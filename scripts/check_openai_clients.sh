@@ -60,7 +60,7 @@ export AIR_SMALL=$address
 
 failed=0
 if [[ -x "$cache/python/bin/python" ]]; then
-    files=(chat/test_completions.py test_completions.py test_models.py)
+    files=(chat/test_completions.py chat/completions/test_messages.py test_completions.py test_models.py)
     # Its own options want a plugin for many processes.
     options=(-q -o addopts= --tb=short -p no:cacheprovider -p refused)
     (cd "$cache/openai-python" && PYTHONPATH=$here timeout 300 "$cache/python/bin/python" -m pytest "${options[@]}" \

@@ -5,7 +5,7 @@
 #   scripts/fetch_oracles.sh --llama   # and llama-cpp-python built from them
 #   scripts/fetch_oracles.sh --peers   # and that, and a venv with torch and transformers
 #   scripts/fetch_oracles.sh --server  # and llama.cpp's server built from them
-#   scripts/fetch_oracles.sh --clients # and OpenAI's clients for Python and Node, with the former's tests: 140 MB
+#   scripts/fetch_oracles.sh --clients # and OpenAI's clients for Python and Node, with the former's tests: 160 MB
 #
 # Nothing of it is committed. Needs Python 3.11 with pip; --llama, --peers and --server need clang-16 and libomp-16-dev
 # (gcc 12 miscompiles the peer's AMX path) and take five to ten minutes on two cores.

@@ -162,7 +162,7 @@ def retries():
         ask = lambda left: client.with_options(max_retries=left).chat.completions.create(**ASK)
         e = error(openai.RateLimitError, lambda: ask(0))
         assert e.status_code == 429 and int(e.response.headers["retry-after"]) >= 1
-        response = client.with_options(max_retries=20).chat.completions.with_raw_response.create(**ASK)
+        response = client.with_options(max_retries=60).chat.completions.with_raw_response.create(**ASK)
         assert response.retries_taken > 0 and response.parse().choices
 
 

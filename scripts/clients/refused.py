@@ -35,11 +35,13 @@ COMPLETIONS = {
     "suffix": "test.",
 }
 
-CHATS, TEXTS, MODELS = "chat/test_completions.py", "test_completions.py", "test_models.py"
+CHATS, STORES = "chat/test_completions.py", "chat/completions/test_messages.py"
+TEXTS, MODELS = "test_completions.py", "test_models.py"
 # A request with all fields is refused by the first that it meets; the lists above have the others.
 NAME = "messages[0].name is not supported"
 ECHO = "logprobs with echo is not supported"
 STORED = "there is no /v1/chat/completions/completion_id here"  # air stores no answers
+MESSAGES = "there is no /v1/chat/completions/completion_id/messages here"
 LISTED = "/v1/chat/completions does not take GET"
 DELETED = "/v1/models/ft:gpt-4o-mini:acemeco:suffix:abc123 does not take DELETE"
 
@@ -59,6 +61,10 @@ REFUSED = {
     f"{CHATS}::test_method_list_with_all_params": LISTED,
     f"{CHATS}::test_raw_response_list": LISTED,
     f"{CHATS}::test_streaming_response_list": LISTED,
+    f"{STORES}::test_method_list": MESSAGES,
+    f"{STORES}::test_method_list_with_all_params": MESSAGES,
+    f"{STORES}::test_raw_response_list": MESSAGES,
+    f"{STORES}::test_streaming_response_list": MESSAGES,
     f"{TEXTS}::test_method_create_with_all_params_overload_1": ECHO,
     f"{TEXTS}::test_method_create_with_all_params_overload_2": ECHO,
     f"{MODELS}::test_method_delete": DELETED,

@@ -9,6 +9,8 @@ mod models;
 mod operations;
 #[path = "common/program.rs"]
 mod program;
+#[path = "serve/tls.rs"]
+mod tls;
 
 use http::{Response, Server};
 use models::{Temp, altered};

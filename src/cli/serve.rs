@@ -4,9 +4,9 @@ use super::settings::Uses;
 use super::{human, interrupt, model, output, sampling};
 use crate::config::{Origin, Settings};
 use crate::engine::{Engine, LoadOptions, StateSize};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sample::Params;
-use crate::serve::{Options, Patience, Server, Told};
+use crate::serve::{Options, Patience, Server, TlsFiles, Told};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const WAITING: usize = 4;
 #[derive(clap::Args)]
 #[command(after_help = "Endpoints: /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, \
     /apply-template, /health, /ready, /metrics. What a request does not say, the flags do. Ctrl-C (or SIGTERM) takes \
-    nothing new and lets answers end; the second one ends at once. SIGHUP reads the file of keys again. --device fake \
+    nothing new and lets answers end; the second one ends at once. SIGHUP reads keys and certificate again. --device fake \
     computes nothing, in no time, and fake:MS in so many milliseconds a pass: for tests of what stands around a model.")]
 pub struct Args {
     /// Listen on an address that other machines reach, though no keys are asked for
@@ -45,7 +45,15 @@ pub struct Args {
 }
 
 static KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let own: &[&str] = &["serve.host", "serve.port", "serve.api-key-file", "serve.log", "batch.max-num-seqs"];
+    let own: &[&str] = &[
+        "serve.host",
+        "serve.port",
+        "serve.api-key-file",
+        "serve.tls-cert",
+        "serve.tls-key",
+        "serve.log",
+        "batch.max-num-seqs",
+    ];
     [sampling::Generating::keys(), own].concat()
 });
 
@@ -65,7 +73,7 @@ pub fn run(args: Args) -> Result<()> {
     interrupt::live_on_closed_pipe();
     interrupt::live_on_hangup()?;
     let sequences = settings.number("batch.max-num-seqs").unwrap_or(SEQUENCES);
-    let server = Server::bind(options(&args, &settings, sequences))?;
+    let server = Server::bind(options(&args, &settings, sequences)?)?;
     let catalogue = model::open(&settings)?;
     let context = settings.number("model.ctx-size").unwrap_or(u32::MAX);
     let load_options = LoadOptions {
@@ -74,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
         max_rows: ROWS,
         ..model::options_of_server(&settings, args.model.how())?
     };
-    let at = format!("http://{}", server.address());
+    let at = server.url();
     output::note(format_args!("{at} answers when the model is loaded"));
     let ready = |engine: &Engine| {
         // Until here Ctrl-C ends the process; from here the second one does.
@@ -102,14 +110,15 @@ fn log(settings: &Settings) {
     let _ = lines.with_writer(std::io::stderr).try_init();
 }
 
-fn options(args: &Args, settings: &Settings, sequences: usize) -> Options {
+fn options(args: &Args, settings: &Settings, sequences: usize) -> Result<Options> {
     // Not the default: a client that asks for no length wants the answer whole.
     let said = settings.row("generate.max-tokens").origin != Origin::Default;
     let max_tokens = settings.number("generate.max-tokens").filter(|_| said);
-    Options {
+    Ok(Options {
         host: settings.text("serve.host").unwrap_or("127.0.0.1").into(),
         port: settings.number("serve.port").unwrap_or(8080),
         keys: settings.text("serve.api-key-file").map(PathBuf::from),
+        tls: tls(settings)?,
         insecure: args.insecure,
         aliases: args.alias.clone(),
         sampling: Params { seed: settings.number("sampling.seed"), ..sampling::params(settings, &[]) },
@@ -117,6 +126,17 @@ fn options(args: &Args, settings: &Settings, sequences: usize) -> Options {
         most: args.max_queue.map_or(sequences * (1 + WAITING), |n| n as usize).min(1024),
         grace: Duration::from_secs(args.grace.into()),
         patience: Patience::default(),
+    })
+}
+
+/// The certificate and its key, of which nobody has one alone.
+fn tls(settings: &Settings) -> Result<Option<TlsFiles>> {
+    let file = |key| settings.text(key).map(PathBuf::from);
+    match (file("serve.tls-cert"), file("serve.tls-key")) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Error::Invalid("a certificate needs its key: give --tls-key FILE too".into())),
+        (None, Some(_)) => Err(Error::Invalid("a key needs its certificate: give --tls-cert FILE too".into())),
     }
 }
 

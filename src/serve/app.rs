@@ -5,6 +5,7 @@ use super::keys::Keys;
 use super::metrics::{Instruments, Metrics};
 use super::places::Places;
 use super::refusal::Refusal;
+use super::tls::Tls;
 use super::{Options, about, answer};
 use crate::engine::{ChatFormat, Engine};
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ pub struct App {
     pub options: Options,
     pub address: SocketAddr,
     pub keys: Option<Arc<Keys>>,
+    pub tls: Option<Tls>,
     pub metrics: Metrics,
     loaded: OnceLock<Loaded>,
     ending: AtomicBool,
@@ -68,15 +70,17 @@ pub struct Loaded {
 
 impl App {
     /// # Errors
-    /// Those of the file of keys.
+    /// Those of the files of keys and certificates.
     pub fn new(options: Options, address: SocketAddr) -> Result<App> {
         let keys = options.keys.as_deref().map(Keys::open).transpose()?.map(Arc::new);
+        let tls = options.tls.clone().map(Tls::open).transpose()?;
         let places = Arc::new(Places::new(options.most));
         let metrics = Metrics::new()?;
         Ok(App {
             options,
             address,
             keys,
+            tls,
             metrics,
             loaded: OnceLock::new(),
             ending: false.into(),
@@ -118,11 +122,16 @@ impl App {
         }
     }
 
-    /// Reads the files again that say who may ask.
+    /// Reads its files again.
     pub fn reload(&self) {
-        match &self.keys {
-            Some(keys) => keys.reload(),
-            None => tracing::info!("there is no file of keys to read again"),
+        if let Some(keys) = &self.keys {
+            keys.reload();
+        }
+        if let Some(tls) = &self.tls {
+            tls.reload();
+        }
+        if self.keys.is_none() && self.tls.is_none() {
+            tracing::info!("there are no keys and no certificate to read again");
         }
     }
 

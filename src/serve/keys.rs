@@ -8,6 +8,7 @@
 //! A file that has changed is read again, at the next request or when that is asked for; one that cannot be read leaves
 //! the keys as they were. The log says which.
 
+use super::files;
 use super::limits::{Allowance, Limits};
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -16,8 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Most bytes of the file.
-const MAX_FILE: u64 = 1 << 20;
 /// Most bytes of a key.
 const MAX_KEY: usize = 512;
 /// How often the file is looked at.
@@ -135,12 +134,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
 }
 
 fn read(path: &Path) -> Result<Vec<(Hash, Limits)>> {
-    let file = path.display().to_string();
-    let size = std::fs::metadata(path).map_err(|e| Error::io(&file, "cannot read the keys", &e))?.len();
-    if size > MAX_FILE {
-        return Err(Error::Invalid(format!("{file}: {size} bytes; a file of keys has at most {MAX_FILE}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(&file, "cannot read the keys", &e))?;
+    let (text, file) = (files::read(path, "keys")?, path.display());
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let hashes = keys.map(|(n, line)| {

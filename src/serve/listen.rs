@@ -1,8 +1,8 @@
-//! Connections: accepted up to a bound, each with a limit to how long it may be silent or deaf.
+//! Connections: accepted up to a bound, each with a limit to how long it may be silent or deaf. Where TLS is spoken, it
+//! begins in the connection's own task: nobody else waits for a client that does not answer.
 //!
 //! Its own loop and not axum's, which knows neither a timeout for headers nor one for a client that does not read.
 
-use super::Patience;
 use super::app::{App, router};
 use crate::error::{Error, Result};
 use axum::Router;
@@ -13,8 +13,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::TcpListener as Socket;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
 /// Most connections.
@@ -48,8 +50,8 @@ impl Listening {
         let most = connections();
         let room = Arc::new(Semaphore::new(most));
         runtime.spawn(tidy(app.clone()));
-        let patience = app.options.patience;
-        runtime.spawn(accept(listener, router(app), patience, stopped, room.clone()));
+        let door = Door { router: router(app.clone()), app };
+        runtime.spawn(accept(listener, door, stopped, room.clone()));
         Ok(Listening { stop, room, most })
     }
 
@@ -63,6 +65,13 @@ impl Listening {
     pub fn connections(&self) -> usize {
         self.most - self.room.available_permits()
     }
+}
+
+/// What is behind a port.
+#[derive(Clone)]
+struct Door {
+    router: Router,
+    app: Arc<App>,
 }
 
 /// As many as there may be open files, of which the system is asked for more where it allows that.
@@ -87,13 +96,7 @@ async fn tidy(app: Arc<App>) {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    router: Router,
-    patience: Patience,
-    mut stopped: watch::Receiver<bool>,
-    room: Arc<Semaphore>,
-) {
+async fn accept(listener: TcpListener, door: Door, mut stopped: watch::Receiver<bool>, room: Arc<Semaphore>) {
     loop {
         let place = async { room.clone().acquire_owned().await.expect("it is never closed") };
         let next = async {
@@ -107,9 +110,9 @@ async fn accept(
         };
         match accepted {
             Ok((stream, _)) => {
-                let (router, stopped) = (router.clone(), stopped.clone());
+                let (door, stopped) = (door.clone(), stopped.clone());
                 tokio::spawn(async move {
-                    connection(stream, router, patience, stopped).await;
+                    connection(stream, door, stopped).await;
                     drop(place);
                 });
             }
@@ -120,14 +123,38 @@ async fn accept(
 }
 
 /// One connection to its end.
-async fn connection(stream: TcpStream, router: Router, patience: Patience, mut stopped: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, door: Door, mut stopped: watch::Receiver<bool>) {
+    let Door { router, app } = door;
     // Tokens are small and wanted at once; without it they only come later.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(patience.deaf));
+    stream.set_write_timeout(Some(app.options.patience.deaf));
+    let stream = Box::pin(stream);
+    let Some(tls) = &app.tls else { return speak(stream, router, &app, stopped).await };
+    let begun = tokio::select! {
+        biased;
+        // It has not asked for anything.
+        _ = stopped.changed() => return,
+        begun = timeout(app.options.patience.head, tls.acceptor().accept(stream)) => begun,
+    };
+    match begun {
+        Ok(Ok(stream)) => speak(stream, router, &app, stopped).await,
+        // Its client has noticed, and whoever sets up a server may want to know.
+        Ok(Err(e)) => tracing::debug!("a client does not agree on TLS: {e}"),
+        Err(_) => tracing::debug!("a client does not begin TLS"),
+    }
+}
+
+/// HTTP, until one of both ends it.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    app: &App,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(MAX_HEAD);
-    let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+    http.timer(TokioTimer::new()).header_read_timeout(app.options.patience.head).max_buf_size(MAX_HEAD);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {
         // What is wrong with a connection its client has noticed.

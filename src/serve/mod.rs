@@ -15,6 +15,7 @@ mod about;
 mod access;
 mod answer;
 mod app;
+mod files;
 mod guard;
 mod input;
 mod keys;
@@ -26,6 +27,7 @@ mod refusal;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -36,6 +38,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+pub use tls::TlsFiles;
 
 /// How a server listens and what it takes.
 #[derive(Debug, Clone)]
@@ -46,6 +49,8 @@ pub struct Options {
     pub port: u16,
     /// File of the keys of which each request must have one.
     pub keys: Option<PathBuf>,
+    /// Speak TLS with this certificate.
+    pub tls: Option<TlsFiles>,
     /// Listen on other than loopback addresses without keys.
     pub insecure: bool,
     /// Further names of the model; the first is the one that answers bear.
@@ -65,7 +70,7 @@ pub struct Options {
 /// How long clients may take before their connection is closed.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For the head of a request to come, and between requests.
+    /// For the head of a request to come, between requests, and for TLS to begin.
     pub head: Duration,
     /// For a body to come.
     pub body: Duration,
@@ -113,7 +118,7 @@ impl Server {
     ///
     /// # Errors
     /// `Invalid` for a host that is none, or one that needs keys; `Io` for an address that cannot be had, and for a file
-    /// of keys that cannot be read.
+    /// of keys or a certificate that cannot be read.
     pub fn bind(options: Options) -> Result<Server> {
         let at = resolve(&options.host, options.port)?;
         if !at.ip().is_loopback() && options.keys.is_none() && !options.insecure {
@@ -146,6 +151,12 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How clients begin what they ask for.
+    pub fn url(&self) -> String {
+        let scheme = if self.app.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Answers until `told` says to end: first that the model is being loaded, then what is asked of it. `load` loads it;

@@ -14,6 +14,7 @@ fn with_server(change: impl FnOnce(&mut Options), test: impl FnOnce(SocketAddr))
         host: "127.0.0.1".into(),
         port: 0,
         keys: None,
+        tls: None,
         insecure: false,
         aliases: vec![],
         sampling: Params::default(),
@@ -89,6 +90,32 @@ fn a_head_or_body_that_does_not_come_ends_its_connection_and_no_other() {
             }
         },
     );
+}
+
+#[test]
+fn who_does_not_begin_tls_is_not_waited_for() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
+    let file = |name: &str, text: String| {
+        let path = std::env::temp_dir().join(format!("air-tls-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let certificate = file("cert", made.cert.pem());
+    let key = file("key", made.signing_key.serialize_pem());
+    let files = TlsFiles { certificate: certificate.clone(), key: key.clone() };
+    with_server(
+        |options| options.tls = Some(files),
+        |address| {
+            let silent: Vec<TcpStream> = (0..20).map(|_| connect(address)).collect();
+            let mut half = connect(address);
+            // The beginning of a greeting that says that more comes.
+            half.write_all(&[22, 3, 1, 1, 0, 1]).unwrap();
+            for stream in silent.into_iter().chain([half]) {
+                assert_eq!(rest(stream), "");
+            }
+        },
+    );
+    [certificate, key].iter().for_each(|path| std::fs::remove_file(path).unwrap());
 }
 
 #[test]

@@ -40,15 +40,7 @@ impl Server {
     /// Sends a request, with further lines of its head.
     pub fn send(&self, method: &str, path: &str, head: &[&str], body: &str) -> TcpStream {
         let mut stream = self.connect();
-        let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-        if !head.iter().any(|line| line.starts_with("Host:")) {
-            text += "Host: localhost\r\n";
-        }
-        if !body.is_empty() {
-            text += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-        }
-        head.iter().for_each(|line| text += &format!("{line}\r\n"));
-        stream.write_all(format!("{text}\r\n{body}").as_bytes()).expect("it reads");
+        stream.write_all(request(method, path, head, body).as_bytes()).expect("it reads");
         stream
     }
 
@@ -79,6 +71,19 @@ impl Drop for Server {
     }
 }
 
+/// The text of a request that is the connection's last.
+pub fn request(method: &str, path: &str, head: &[&str], body: &str) -> String {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !head.iter().any(|line| line.starts_with("Host:")) {
+        text += "Host: localhost\r\n";
+    }
+    if !body.is_empty() {
+        text += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    }
+    head.iter().for_each(|line| text += &format!("{line}\r\n"));
+    format!("{text}\r\n{body}")
+}
+
 /// What came back.
 pub struct Response {
     pub status: u16,
@@ -88,7 +93,7 @@ pub struct Response {
 
 impl Response {
     /// Reads to the end of the connection.
-    pub fn read(mut stream: TcpStream) -> Response {
+    pub fn read(mut stream: impl Read) -> Response {
         let mut bytes = vec![];
         stream.read_to_end(&mut bytes).expect("it answers");
         let text = String::from_utf8(bytes).expect("it answers in UTF-8");

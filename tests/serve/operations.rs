@@ -4,8 +4,8 @@ use super::*;
 use std::collections::BTreeMap;
 
 /// A server whose log is kept.
-struct Logged {
-    server: Server,
+pub struct Logged {
+    pub server: Server,
     log: Temp,
 }
 
@@ -13,18 +13,18 @@ struct Logged {
 type Line = BTreeMap<String, String>;
 
 impl Logged {
-    fn start(args: &[&str]) -> Logged {
+    pub fn start(args: &[&str]) -> Logged {
         let log = Temp::new("log");
         let server = Server::start_with(args, std::fs::File::create(&*log).unwrap());
         Logged { server, log }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         std::fs::read_to_string(&*self.log).unwrap()
     }
 
     /// Waits until the log has something; with a watchdog.
-    fn wait<T>(&self, mut look: impl FnMut(&str) -> Option<T>) -> T {
+    pub fn wait<T>(&self, mut look: impl FnMut(&str) -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
             let text = self.text();
@@ -159,6 +159,6 @@ fn a_hangup_reads_the_keys_again_and_ends_nothing() {
     assert_eq!((models("the-first-key").status, models("the-third-key").status), (401, 200));
     let other = Logged::start(&[]);
     other.server.signal(Signal::HUP);
-    other.wait(|text| text.contains("there is no file of keys to read again").then_some(()));
+    other.wait(|text| text.contains("there are no keys and no certificate to read again").then_some(()));
     assert_eq!(other.server.get("/health").status, 200);
 }

@@ -352,8 +352,11 @@ fn a_server_that_cannot_listen_says_why() {
     let server = Server::start(&[]);
     let port = server.port.to_string();
     for (args, want) in [
-        (&["-P", &port][..], "another program has it: give another --port"),
-        (&["-H", "0.0.0.0", "-P", "0"], "give --api-key-file FILE, or --insecure"),
+        (&["-P", &port][..], "somebody has it already: give another --port"),
+        (&["-H", "0.0.0.0", "-P", "0"], "--host 0.0.0.0 can be reached from other machines: give --api-key-file FILE"),
+        (&["-P", "0", "--metrics-port", &port], "somebody has it already: give another --metrics-port"),
+        (&["-P", "0", "--metrics-port", "0", "--metrics-host", "0.0.0.0"], "--metrics-host 0.0.0.0 can be reached"),
+        (&["-P", "0", "--metrics-host", "::1"], "give --metrics-port N too"),
         (&["-H", "no.such.host.invalid"], "is no address of this machine"),
         (&["-H", "192.0.2.1", "--insecure"], "cannot listen"),
         (&["-P", "0", "--api-key-file", "/none/keys"], "cannot read the keys"),

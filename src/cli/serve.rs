@@ -51,6 +51,8 @@ static KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
         "serve.api-key-file",
         "serve.tls-cert",
         "serve.tls-key",
+        "serve.metrics-host",
+        "serve.metrics-port",
         "serve.log",
         "batch.max-num-seqs",
     ];
@@ -84,6 +86,9 @@ pub fn run(args: Args) -> Result<()> {
     };
     let at = server.url();
     output::note(format_args!("{at} answers when the model is loaded"));
+    if let Some(at) = server.metrics_url() {
+        output::note(format_args!("{at} has figures for Prometheus"));
+    }
     let ready = |engine: &Engine| {
         // Until here Ctrl-C ends the process; from here the second one does.
         interrupt::watch()?;
@@ -117,6 +122,7 @@ fn options(args: &Args, settings: &Settings, sequences: usize) -> Result<Options
     Ok(Options {
         host: settings.text("serve.host").unwrap_or("127.0.0.1").into(),
         port: settings.number("serve.port").unwrap_or(8080),
+        metrics: metrics(settings)?,
         keys: settings.text("serve.api-key-file").map(PathBuf::from),
         tls: tls(settings)?,
         insecure: args.insecure,
@@ -127,6 +133,16 @@ fn options(args: &Args, settings: &Settings, sequences: usize) -> Result<Options
         grace: Duration::from_secs(args.grace.into()),
         patience: Patience::default(),
     })
+}
+
+/// Where the figures are, if not with the rest.
+fn metrics(settings: &Settings) -> Result<Option<(String, u16)>> {
+    let host = settings.row("serve.metrics-host");
+    match settings.number("serve.metrics-port") {
+        Some(port) => Ok(Some((host.value.clone().unwrap_or_default(), port))),
+        None if host.origin == Origin::Default => Ok(None),
+        None => Err(Error::Invalid("a host for the metrics needs a port: give --metrics-port N too".into())),
+    }
 }
 
 /// The certificate and its key, of which nobody has one alone.

@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::openai::{Endpoint, now};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,7 +20,6 @@ use tokio::sync::Notify;
 /// What all requests share.
 pub struct App {
     pub options: Options,
-    pub address: SocketAddr,
     pub keys: Option<Arc<Keys>>,
     pub tls: Option<Tls>,
     pub metrics: Metrics,
@@ -71,14 +69,13 @@ pub struct Loaded {
 impl App {
     /// # Errors
     /// Those of the files of keys and certificates.
-    pub fn new(options: Options, address: SocketAddr) -> Result<App> {
+    pub fn new(options: Options) -> Result<App> {
         let keys = options.keys.as_deref().map(Keys::open).transpose()?.map(Arc::new);
         let tls = options.tls.clone().map(Tls::open).transpose()?;
         let places = Arc::new(Places::new(options.most));
         let metrics = Metrics::new()?;
         Ok(App {
             options,
-            address,
             keys,
             tls,
             metrics,
@@ -178,10 +175,8 @@ impl Loaded {
     }
 }
 
-/// Which request goes where.
-pub fn router(app: Arc<App>) -> Router {
-    let unknown = |uri: axum::http::Uri| async move { Refusal::no_path(uri.path()) };
-    let method = |uri: axum::http::Uri, m: axum::http::Method| async move { Refusal::no_method(uri.path(), &m) };
+/// Which request goes where. Whether only this machine reaches it is `local`.
+pub fn router(app: Arc<App>, local: bool) -> Router {
     let answers = |router: Router<Arc<App>>, endpoint: Endpoint| {
         router.route(endpoint.url(), post(move |app, who, input| answer::answer(endpoint, app, who, input)))
     };
@@ -194,12 +189,29 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/detokenize", post(about::detokenize))
         .route("/apply-template", post(about::apply_template))
         .layer(middleware::from_fn_with_state(app.clone(), guard::keys));
-    let open = Router::new()
-        .route("/health", get(about::health))
-        .route("/ready", get(about::ready))
-        .route("/metrics", get(about::metrics));
-    let all = guarded.merge(open).fallback(unknown).method_not_allowed_fallback(method);
-    all.layer(middleware::from_fn_with_state(app.clone(), guard::every)).with_state(app)
+    let open = if app.options.metrics.is_none() { figures() } else { signs() };
+    whole(guarded.merge(open), app, local)
+}
+
+/// What a port of its own has for those who watch the server.
+pub fn watching(app: Arc<App>, local: bool) -> Router {
+    whole(figures(), app, local)
+}
+
+fn signs() -> Router<Arc<App>> {
+    Router::new().route("/health", get(about::health)).route("/ready", get(about::ready))
+}
+
+fn figures() -> Router<Arc<App>> {
+    signs().route("/metrics", get(about::metrics))
+}
+
+/// With what holds for every request.
+fn whole(routes: Router<Arc<App>>, app: Arc<App>, local: bool) -> Router {
+    let unknown = |uri: axum::http::Uri| async move { Refusal::no_path(uri.path()) };
+    let method = |uri: axum::http::Uri, m: axum::http::Method| async move { Refusal::no_method(uri.path(), &m) };
+    let routes = routes.fallback(unknown).method_not_allowed_fallback(method);
+    routes.layer(middleware::from_fn_with_state((app.clone(), local), guard::every)).with_state(app)
 }
 
 /// What is wrong with a request as the library says it.

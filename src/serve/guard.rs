@@ -12,9 +12,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 /// Every response says which request it answers, as the log does, and a panic ends its own request only.
-pub async fn every(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let line = Line::begin(app.clone(), &mut request);
-    let response = match place(&app, request.headers()) {
+pub async fn every(State((app, local)): State<(Arc<App>, bool)>, mut request: Request, next: Next) -> Response {
+    let line = Line::begin(app, &mut request);
+    let response = match place(local, request.headers()) {
         Err(refusal) => refusal.into_response(),
         Ok(()) => AssertUnwindSafe(next.run(request))
             .catch_unwind()
@@ -26,10 +26,10 @@ pub async fn every(State(app): State<Arc<App>>, mut request: Request, next: Next
 
 /// A page of another site must not speak through a browser to a server that only this machine should reach: neither by
 /// a name that it has pointed here (DNS rebinding) nor by a script.
-fn place(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
+fn place(local: bool, headers: &HeaderMap) -> Result<(), Refusal> {
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
     let host = text(header::HOST);
-    if app.address.ip().is_loopback() && host.is_some_and(|host| !is_local(host)) {
+    if local && host.is_some_and(|host| !is_local(host)) {
         return Err(Refusal::forbidden("Host is not this machine: the server listens on the loopback address only"));
     }
     if let Some(origin) = text(header::ORIGIN) {

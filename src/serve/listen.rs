@@ -3,14 +3,14 @@
 //!
 //! Its own loop and not axum's, which knows neither a timeout for headers nor one for a client that does not read.
 
-use super::app::{App, router};
+use super::app::{App, router, watching};
+use super::socket::Bound;
 use crate::error::{Error, Result};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::net::TcpListener as Socket;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +21,8 @@ use tokio_io_timeout::TimeoutStream;
 
 /// Most connections.
 const MAX_CONNECTIONS: u64 = 8192;
+/// Most of them to the port of those who watch.
+const WATCHERS: usize = 32;
 /// Files that the process opens for other things.
 const OTHER_FILES: u64 = 128;
 /// Most bytes of the head of a request.
@@ -33,8 +35,24 @@ const REST: Duration = Duration::from_millis(50);
 /// A server that accepts connections.
 pub struct Listening {
     stop: watch::Sender<bool>,
-    room: Arc<Semaphore>,
+    /// For connections to the API, and to the port of those who watch.
+    rooms: [Arc<Room>; 2],
+}
+
+/// Connections that there may be.
+struct Room {
+    free: Arc<Semaphore>,
     most: usize,
+}
+
+impl Room {
+    fn new(most: usize) -> Arc<Room> {
+        Arc::new(Room { free: Arc::new(Semaphore::new(most)), most })
+    }
+
+    fn taken(&self) -> usize {
+        self.most - self.free.available_permits()
+    }
 }
 
 impl Listening {
@@ -42,17 +60,25 @@ impl Listening {
     ///
     /// # Errors
     /// `Io` when the system refuses.
-    pub fn start(runtime: &tokio::runtime::Runtime, socket: Socket, app: Arc<App>) -> Result<Listening> {
+    pub fn start(
+        runtime: &tokio::runtime::Runtime,
+        app: Arc<App>,
+        main: Bound,
+        watched: Option<Bound>,
+    ) -> Result<Listening> {
         let _inside = runtime.enter();
-        let listener =
-            TcpListener::from_std(socket).map_err(|e| Error::io(app.address.to_string(), "cannot listen", &e))?;
         let (stop, stopped) = watch::channel(false);
-        let most = connections();
-        let room = Arc::new(Semaphore::new(most));
-        runtime.spawn(tidy(app.clone()));
-        let door = Door { router: router(app.clone()), app };
-        runtime.spawn(accept(listener, door, stopped, room.clone()));
-        Ok(Listening { stop, room, most })
+        // Who watches finds a place however many ask.
+        let rooms = [Room::new(connections()), Room::new(WATCHERS)];
+        let local = |at: &Bound| at.address.ip().is_loopback();
+        let door = Door { router: router(app.clone(), local(&main)), tls: true, app: app.clone() };
+        runtime.spawn(accept(listener(main)?, door, stopped.clone(), rooms[0].clone()));
+        if let Some(at) = watched {
+            let door = Door { router: watching(app.clone(), local(&at)), tls: false, app: app.clone() };
+            runtime.spawn(accept(listener(at)?, door, stopped, rooms[1].clone()));
+        }
+        runtime.spawn(tidy(app));
+        Ok(Listening { stop, rooms })
     }
 
     /// Accepts no more, and ends connections with the request that they are at.
@@ -63,7 +89,7 @@ impl Listening {
 
     /// How many connections there are.
     pub fn connections(&self) -> usize {
-        self.most - self.room.available_permits()
+        self.rooms.iter().map(|room| room.taken()).sum()
     }
 }
 
@@ -71,7 +97,13 @@ impl Listening {
 #[derive(Clone)]
 struct Door {
     router: Router,
+    /// Whether TLS is spoken, where the server has a certificate.
+    tls: bool,
     app: Arc<App>,
+}
+
+fn listener(at: Bound) -> Result<TcpListener> {
+    TcpListener::from_std(at.socket).map_err(|e| Error::io(at.address.to_string(), "cannot listen", &e))
 }
 
 /// As many as there may be open files, of which the system is asked for more where it allows that.
@@ -96,9 +128,9 @@ async fn tidy(app: Arc<App>) {
     }
 }
 
-async fn accept(listener: TcpListener, door: Door, mut stopped: watch::Receiver<bool>, room: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, door: Door, mut stopped: watch::Receiver<bool>, room: Arc<Room>) {
     loop {
-        let place = async { room.clone().acquire_owned().await.expect("it is never closed") };
+        let place = async { room.free.clone().acquire_owned().await.expect("it is never closed") };
         let next = async {
             let place = place.await;
             (listener.accept().await, place)
@@ -124,13 +156,13 @@ async fn accept(listener: TcpListener, door: Door, mut stopped: watch::Receiver<
 
 /// One connection to its end.
 async fn connection(stream: TcpStream, door: Door, mut stopped: watch::Receiver<bool>) {
-    let Door { router, app } = door;
+    let Door { router, tls, app } = door;
     // Tokens are small and wanted at once; without it they only come later.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(app.options.patience.deaf));
     let stream = Box::pin(stream);
-    let Some(tls) = &app.tls else { return speak(stream, router, &app, stopped).await };
+    let Some(tls) = app.tls.as_ref().filter(|_| tls) else { return speak(stream, router, &app, stopped).await };
     let begun = tokio::select! {
         biased;
         // It has not asked for anything.

@@ -24,6 +24,7 @@ mod listen;
 mod metrics;
 mod places;
 mod refusal;
+mod socket;
 mod sse;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,8 @@ use crate::error::{Error, Result};
 use crate::sample::Params;
 use app::App;
 use listen::Listening;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use socket::Bound;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +49,9 @@ pub struct Options {
     pub host: String,
     /// Port; 0 is any that is free.
     pub port: u16,
+    /// Host and port of `/metrics`, `/health` and `/ready`, which ask for no keys and speak no TLS; without it all are
+    /// with the rest, behind its TLS.
+    pub metrics: Option<(String, u16)>,
     /// File of the keys of which each request must have one.
     pub keys: Option<PathBuf>,
     /// Speak TLS with this certificate.
@@ -99,8 +104,8 @@ pub enum Told {
 /// A socket that is bound, and what will be answered there.
 pub struct Server {
     app: Arc<App>,
-    socket: TcpListener,
-    address: SocketAddr,
+    bound: Bound,
+    watched: Option<Bound>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -114,49 +119,40 @@ const LOOK: Duration = Duration::from_millis(50);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Binds the socket.
+    /// Binds its sockets.
     ///
     /// # Errors
     /// `Invalid` for a host that is none, or one that needs keys; `Io` for an address that cannot be had, and for a file
     /// of keys or a certificate that cannot be read.
     pub fn bind(options: Options) -> Result<Server> {
-        let at = resolve(&options.host, options.port)?;
-        if !at.ip().is_loopback() && options.keys.is_none() && !options.insecure {
-            return Err(Error::Invalid(format!(
-                "{} can be reached from other machines: give --api-key-file FILE, or --insecure to let anybody in",
-                options.host
-            )));
-        }
-        let failed = |what: &str, e: &std::io::Error| {
-            let hint = match e.kind() {
-                std::io::ErrorKind::AddrInUse => "; another program has it: give another --port, or 0 for any",
-                std::io::ErrorKind::PermissionDenied => "; ports below 1024 need rights: give another --port",
-                _ => "",
-            };
-            Error::Io { file: at.to_string(), problem: format!("cannot {what}: {e}{hint}") }
-        };
-        let socket = TcpListener::bind(at).map_err(|e| failed("listen", &e))?;
-        socket.set_nonblocking(true).map_err(|e| failed("listen", &e))?;
-        let address = socket.local_addr().map_err(|e| failed("listen", &e))?;
+        let open = options.keys.is_some() || options.insecure;
+        let bound = Bound::new(&options.host, options.port, open, &socket::MAIN)?;
+        let watched = options.metrics.as_ref();
+        let watched = watched.map(|(host, port)| Bound::new(host, *port, open, &socket::METRICS)).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_name("air-http")
             .enable_all()
             .build()
-            .map_err(|e| failed("start threads", &e))?;
-        Ok(Server { app: Arc::new(App::new(options, address)?), socket, address, runtime })
+            .map_err(|e| Error::io("the server", "cannot start threads", &e))?;
+        Ok(Server { app: Arc::new(App::new(options)?), bound, watched, runtime })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.bound.address
     }
 
     /// How clients begin what they ask for.
     pub fn url(&self) -> String {
         let scheme = if self.app.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
+        format!("{scheme}://{}", self.bound.address)
+    }
+
+    /// Where its figures are, if that is a port of their own.
+    pub fn metrics_url(&self) -> Option<String> {
+        self.watched.as_ref().map(|at| format!("http://{}/metrics", at.address))
     }
 
     /// Answers until `told` says to end: first that the model is being loaded, then what is asked of it. `load` loads it;
@@ -170,8 +166,8 @@ impl Server {
         ready: impl FnOnce(&Engine) -> Result<()>,
         mut told: impl FnMut() -> Told,
     ) -> Result<()> {
-        let Server { app, socket, runtime, .. } = self;
-        let listening = Listening::start(&runtime, socket, app.clone())?;
+        let Server { app, bound, watched, runtime } = self;
+        let listening = Listening::start(&runtime, app.clone(), bound, watched)?;
         let engine = load()?;
         warm(&engine)?;
         app.set(engine)?;
@@ -219,16 +215,4 @@ fn warm(engine: &Engine) -> Result<()> {
         Ok(_) | Err(Error::Invalid(_)) => Ok(()),
         Err(e) => Err(e),
     }
-}
-
-fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
-    // `[::1]` is how an IPv6 address stands before a port.
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
-        return Ok((ip, port).into());
-    }
-    let found = (bare, port).to_socket_addrs().ok().and_then(|mut all| all.next());
-    found.ok_or_else(|| {
-        Error::Invalid(format!("--host {host} is no address of this machine; give 127.0.0.1 or 0.0.0.0"))
-    })
 }

@@ -14,6 +14,7 @@ fn with_server(change: impl FnOnce(&mut Options), test: impl FnOnce(SocketAddr))
         host: "127.0.0.1".into(),
         port: 0,
         keys: None,
+        metrics: None,
         tls: None,
         insecure: false,
         aliases: vec![],

@@ -162,3 +162,30 @@ fn a_hangup_reads_the_keys_again_and_ends_nothing() {
     other.wait(|text| text.contains("there are no keys and no certificate to read again").then_some(()));
     assert_eq!(other.server.get("/health").status, 200);
 }
+
+#[test]
+fn those_who_watch_have_a_port_of_their_own() {
+    let keys = temp_file("keys", "the-first-key\n");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
+    let (cert, key) = (temp_file("cert", &made.cert.pem()), temp_file("key", &made.signing_key.serialize_pem()));
+    let open = Logged::start(&["--metrics-port", "0"]);
+    let closed =
+        Logged::start(&["--metrics-port", "0", "--api-key-file", &keys, "--tls-cert", &cert, "--tls-key", &key]);
+    for logged in [&open, &closed] {
+        let text = logged.text();
+        let at = text
+            .lines()
+            .find_map(|l| l.split_once("http://127.0.0.1:")?.1.strip_suffix("/metrics has figures for Prometheus"));
+        let port: u16 = at.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+        let get = |path: &str, head: &[&str]| {
+            let mut stream = http::connect(port);
+            stream.write_all(http::request("GET", path, head, "").as_bytes()).unwrap();
+            Response::read(stream)
+        };
+        assert!(get("/metrics", &[]).body.contains("air_build_info"));
+        assert_eq!((get("/health", &[]).status, get("/ready", &[]).status), (200, 200));
+        assert_eq!((get("/v1/models", &[]).status, get("/metrics", &["Host: evil.example"]).status), (404, 403));
+    }
+    let status = |path| open.server.get(path).status;
+    assert_eq!((status("/metrics"), status("/health"), status("/ready"), status("/v1/models")), (404, 200, 200, 200));
+}

@@ -7,7 +7,7 @@
 #
 # Needs Rust and a C compiler; the CUDA part also nvcc, which scripts/setup_cuda.sh installs, a C++ compiler, and no GPU;
 # with --ffi that script installs bindgen too, which the bindings of ffi/ are compared with.
-# The mutants' patches are tried where the tool `patch` is installed.
+# The mutants' patches are tried where the tool `patch` is installed, what /metrics says is checked where `promtool` is.
 # Tests that compare with other programs' data (tokenizer vectors, chat templates) use what scripts/fetch_oracles.sh has
 # fetched; without it each says "skipped: reason", and the skips are counted at the end.
 # With AIR_NO_SKIP=1 an unexpected skip is a failure.
@@ -50,6 +50,7 @@ run_deny() {
     fi
 }
 
+run_metrics() { scripts/check_metrics.sh 2>&1 | tee -a "$log"; }
 run_report() { AIR_GPU=target/gpu_report scripts/gpu_report.sh --rehearse >>"$log"; }
 run_clients() { scripts/check_openai_clients.sh 2>&1 | tee -a "$log"; }
 run_ffi() { scripts/check_ffi.sh 2>&1 | tee -a "$log"; }
@@ -73,6 +74,7 @@ step "mutants apply" patches_apply
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "tests" run_tests
 step "OpenAI's clients" run_clients
+step "metrics" run_metrics
 step "documentation tests" run_doc_tests
 step "documentation" run_docs
 step "licences of dependencies" run_deny
@@ -93,7 +95,7 @@ esac
 
 # Skips that need a compiler-built peer or a training framework (scripts/fetch_oracles.sh --peers provides them), a tool,
 # or another processor.
-expected='no AVX-512|llama_cpp|recorded tokens|rendered chat|cargo-deny|patch is not installed|no openai-node'
+expected='no AVX-512|llama_cpp|recorded tokens|rendered chat|cargo-deny|promtool|patch is not installed|no openai-node'
 skips=$(grep -c 'skipped:' "$log" || true)
 unexpected=$(grep 'skipped:' "$log" | grep -cvE "$expected" || true)
 printf '\n%d skipped, %d of them unexpectedly; all else passed in %d s\n' "$skips" "$unexpected" $((SECONDS - start))

@@ -7,6 +7,7 @@ mod models;
 mod requests;
 
 use air_rs::engine::{Engine, Event, FinishReason, Finished, Generation, LoadOptions, Request, StateSize};
+use air_rs::error::Error;
 use air_rs::format::gguf;
 use air_rs::meta::Value;
 use air_rs::sample::Params;
@@ -255,4 +256,63 @@ fn one_tenant_s_crowd_does_not_hold_up_another_and_nobody_sees_what_others_asked
     assert_eq!(ended(last).1.usage.generated_tokens, 0, "it waited for the whole crowd");
     assert_eq!(ended(e.submit(of(2, tokens(64, 0))).unwrap()).1.usage.kept_tokens, 63, "this one was its own");
     drop(crowd);
+}
+
+#[test]
+fn choices_of_one_prompt_share_its_last_page_too() {
+    let sampled = |i: u32| {
+        let sampling = Params { temperature: 1.0, seed: Some(u64::from(i)), ..Params::default() };
+        Request { sampling, ..greedy(tokens(75, 1), 50) }
+    };
+    let alone = engine("llama-gqa", options(1, 4096));
+    let want: Vec<_> = (0..4).map(|i| ids(&alone, sampled(i))).collect();
+    let e = engine("llama-gqa", LoadOptions { max_rows: 16, ..options(4, 4096) });
+    let all: Vec<_> = (0..4).map(|i| e.submit(sampled(i)).unwrap()).collect();
+    let ends: Vec<_> = all.into_iter().map(ended).collect();
+    assert!(ends.iter().zip(&want).all(|((ids, _), want)| ids == want));
+    let kept: Vec<u32> = ends.iter().map(|(_, end)| end.usage.kept_tokens).collect();
+    assert_eq!(kept, [0, 74, 74, 74], "all but the token whose logits are wanted");
+}
+
+#[test]
+fn who_is_urgent_comes_first_of_one_s_own() {
+    let e = endless(options(1, 4096));
+    let mut long = e.submit(greedy(tokens(4, 1), 1000)).unwrap();
+    passes(&mut long, 1);
+    let (to, order) = std::sync::mpsc::channel();
+    for (name, priority) in [("later", 5), ("as usual", 0), ("urgent", -5), ("as usual too", 0)] {
+        let to = to.clone();
+        let sink = move |event| !matches!(event, Ok(Event::Finished(_))) || to.send(name).is_ok();
+        let request = Request { priority, ..greedy(tokens(4, 2), 3) };
+        e.submit_to(request, Arc::default(), Arc::new(sink)).unwrap();
+    }
+    passes(&mut long, 5);
+    drop(long);
+    let order: Vec<&str> = order.iter().take(4).collect();
+    assert_eq!(order, ["urgent", "as usual", "as usual too", "later"]);
+}
+
+#[test]
+fn who_has_a_time_limit_is_told_when_it_is_over() {
+    let e = endless(options(1, 4096));
+    let within = |ms| Request { time_limit: Some(std::time::Duration::from_millis(ms)), ..greedy(tokens(4, 1), 4000) };
+    let mut long = e.submit(within(200)).unwrap();
+    passes(&mut long, 1);
+    // It waits, and never begins.
+    let error = e.submit(within(0)).unwrap().text().unwrap_err();
+    assert!(matches!(error, Error::Late(_)) && error.to_string().contains("0 seconds"), "{error}");
+    let error = long.last().unwrap().unwrap_err().to_string();
+    assert!(error.contains("the 0.2 seconds that the answer was given are over"), "{error}");
+    assert_eq!(ids(&e, greedy(tokens(4, 3), 30)).len(), 30);
+}
+
+/// What ended texts hold has a bound of its own, if that is wanted.
+#[test]
+fn what_is_kept_may_be_bounded() {
+    let none = Some(air_rs::config::Size::Bytes(0));
+    for (prefix_cache, want) in [(None, 40), (none, 0)] {
+        let e = engine("llama-gqa", LoadOptions { prefix_cache, ..options(4, 4096) });
+        let kept = |n| ended(e.submit(greedy(tokens(n, 1), 2)).unwrap()).1.usage.kept_tokens;
+        assert_eq!((kept(40), kept(41)), (0, want));
+    }
 }

@@ -2,23 +2,26 @@
 //!
 //! Each tenant has a queue of its own and a count of the tokens that were computed for it. The next to be admitted is the
 //! first in the queue of the tenant with the least count, so that many requests of one do not hold up the few of another,
-//! whatever their lengths. Who comes back after a while begins with the least count of those that are there: nobody saves
+//! whatever their lengths. In a tenant's queue smaller priorities come first, and equal ones as they came. Who comes back after a while begins with the least count of those that are there: nobody saves
 //! turns up. Where nobody is there all counts begin anew. With one tenant it is a plain queue.
 //!
 //! After Sheng et al. 2024, "Fairness in Serving Large Language Models" (virtual token counters).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// Queues of tenants.
 #[derive(Debug)]
 pub(super) struct Fair<T> {
     tenants: BTreeMap<u64, Tenant<T>>,
     len: usize,
+    /// Counts those that came.
+    came: u64,
 }
 
 #[derive(Debug)]
 struct Tenant<T> {
-    queue: VecDeque<T>,
+    /// By priority, then as they came.
+    queue: BTreeMap<(i32, u64), T>,
     /// Tokens computed for it, and what it was lifted by.
     served: u64,
     /// How many of it run or wait.
@@ -28,7 +31,7 @@ struct Tenant<T> {
 impl<T> Fair<T> {
     /// Nobody waits.
     pub fn new() -> Self {
-        Fair { tenants: BTreeMap::new(), len: 0 }
+        Fair { tenants: BTreeMap::new(), len: 0, came: 0 }
     }
 
     /// How many wait.
@@ -37,26 +40,27 @@ impl<T> Fair<T> {
     }
 
     /// One more waits.
-    pub fn push(&mut self, tenant: u64, one: T) {
+    pub fn push(&mut self, tenant: u64, priority: i32, one: T) {
         let present = self.tenants.values().filter(|t| t.present > 0);
         let least = present.map(|t| t.served).min().unwrap_or_else(|| {
             // Or who was served before would wait until a newcomer has had as much.
             self.tenants.values_mut().for_each(|t| t.served = 0);
             0
         });
-        let t = self.tenants.entry(tenant).or_insert(Tenant { queue: VecDeque::new(), served: 0, present: 0 });
+        let t = self.tenants.entry(tenant).or_insert(Tenant { queue: BTreeMap::new(), served: 0, present: 0 });
         if t.present == 0 {
             t.served = t.served.max(least);
         }
         t.present += 1;
-        t.queue.push_back(one);
+        self.came += 1;
+        t.queue.insert((priority, self.came), one);
         self.len += 1;
     }
 
     /// Takes the next out; it is present until it has `left`.
     pub fn pop(&mut self) -> Option<T> {
         let waiting = self.tenants.values_mut().filter(|t| !t.queue.is_empty());
-        let one = waiting.min_by_key(|t| t.served)?.queue.pop_front();
+        let one = waiting.min_by_key(|t| t.served)?.queue.pop_first().map(|(_, one)| one);
         self.len -= usize::from(one.is_some());
         one
     }
@@ -85,7 +89,7 @@ impl<T> Fair<T> {
     pub fn drop_if(&mut self, mut goes: impl FnMut(&mut T) -> bool) {
         for t in self.tenants.values_mut() {
             let before = t.queue.len();
-            t.queue.retain_mut(|one| !goes(one));
+            t.queue.retain(|_, one| !goes(one));
             t.present -= before - t.queue.len();
             self.len -= before - t.queue.len();
         }
@@ -99,7 +103,7 @@ mod tests {
     #[test]
     fn one_tenant_has_a_plain_queue() {
         let mut fair = Fair::new();
-        (0..5).for_each(|i| fair.push(7, i));
+        (0..5).for_each(|i| fair.push(7, 0, i));
         let mut order = vec![];
         while let Some(i) = fair.pop() {
             fair.serve(7, 100 - 10 * i);
@@ -109,11 +113,25 @@ mod tests {
     }
 
     #[test]
+    fn priorities_order_one_s_own_only() {
+        let mut fair = Fair::new();
+        [(1, 3, 'd'), (1, -1, 'a'), (1, 0, 'b'), (1, 0, 'c'), (2, 9, 'x')]
+            .into_iter()
+            .for_each(|(t, p, one)| fair.push(t, p, one));
+        let mut order = String::new();
+        while let Some(one) = fair.pop() {
+            order.push(one);
+            fair.serve(if one == 'x' { 2 } else { 1 }, 10);
+        }
+        assert_eq!(order, "axbcd");
+    }
+
+    #[test]
     fn turns_go_by_tokens_not_by_requests() {
         let mut fair = Fair::new();
         // One asks for a hundred short answers, the other for long ones.
-        (0..100).for_each(|_| fair.push(1, 10));
-        (0..100).for_each(|_| fair.push(2, 90));
+        (0..100).for_each(|_| fair.push(1, 0, 10));
+        (0..100).for_each(|_| fair.push(2, 0, 90));
         let mut served = [0u64; 3];
         for _ in 0..100 {
             let tokens = fair.pop().unwrap();
@@ -128,14 +146,14 @@ mod tests {
     #[test]
     fn nobody_saves_turns_up() {
         let mut fair = Fair::new();
-        (0..10).for_each(|_| fair.push(1, 1));
+        (0..10).for_each(|_| fair.push(1, 0, 1));
         for _ in 0..5 {
             fair.pop().unwrap();
             fair.serve(1, 1000);
             fair.left(1);
         }
         // The other was away meanwhile; now they take turns.
-        (0..10).for_each(|_| fair.push(2, 2));
+        (0..10).for_each(|_| fair.push(2, 0, 2));
         let mut order = vec![];
         for _ in 0..6 {
             let tenant = fair.pop().unwrap();
@@ -149,15 +167,15 @@ mod tests {
     #[test]
     fn who_leaves_the_queue_is_not_present() {
         let mut fair = Fair::new();
-        (0..4).for_each(|i| fair.push(1, i));
+        (0..4).for_each(|i| fair.push(1, 0, i));
         fair.serve(1, 50);
         fair.drop_if(|i| *i % 2 == 0);
         assert_eq!((fair.len(), fair.pop(), fair.pop(), fair.pop()), (2, Some(1), Some(3), None));
         fair.left(1);
         fair.left(1);
         // Nobody is there: who was served an hour ago and who comes first begin alike.
-        (0..9).for_each(|_| fair.push(2, 2));
-        (0..9).for_each(|_| fair.push(1, 1));
+        (0..9).for_each(|_| fair.push(2, 0, 2));
+        (0..9).for_each(|_| fair.push(1, 0, 1));
         let mut order = vec![];
         for _ in 0..6 {
             let tenant = fair.pop().unwrap();

@@ -101,17 +101,21 @@ impl Job {
         &self.tokens[..self.read]
     }
 
-    /// How many tokens of this job an earlier text has too, from the beginning on, and whose logits are not wanted. Of
-    /// another tenant's text none: how fast an answer comes would tell what others have asked.
-    pub fn shared(&self, tenant: u64, earlier: &[u32]) -> usize {
+    /// Its tokens whose logits are not wanted: what they have in common with an earlier text need not be read again.
+    pub fn shareable(&self) -> &[u32] {
         match &self.work {
-            Work::Evaluate(_) => 0,
-            Work::Generate(g) if g.request.tenant != tenant => 0,
-            Work::Generate(_) => {
-                let same = self.tokens.iter().zip(earlier).take_while(|(a, b)| a == b).count();
-                same.min(self.tokens.len() - 1)
-            }
+            Work::Evaluate(_) => &[],
+            Work::Generate(_) => &self.tokens[..self.tokens.len() - 1],
         }
+    }
+
+    /// How many of these another text has too, from the beginning on. Of another tenant's text none: how fast an answer
+    /// comes would tell what others have asked.
+    pub fn shared(&self, tenant: u64, other: &[u32]) -> usize {
+        if self.tenant() != tenant {
+            return 0;
+        }
+        self.shareable().iter().zip(other).take_while(|(a, b)| a == b).count()
     }
 
     /// All of its tokens so far.
@@ -155,6 +159,14 @@ impl Job {
         }
     }
 
+    /// Smaller ones come first.
+    pub fn priority(&self) -> i32 {
+        match &self.work {
+            Work::Generate(g) => g.request.priority,
+            Work::Evaluate(_) => 0,
+        }
+    }
+
     /// Whether it waits where others are refused.
     pub fn is_patient(&self) -> bool {
         matches!(&self.work, Work::Generate(g) if g.request.patient)
@@ -180,20 +192,23 @@ impl Job {
         }
     }
 
-    /// Whether the handle of a generation was cancelled or dropped.
-    pub fn is_cancelled(&self) -> bool {
-        matches!(&self.work, Work::Generate(g) if g.cancel.load(Ordering::Relaxed))
+    /// Whether nobody waits for it any more: its handle was cancelled or dropped, or its time is over.
+    pub fn is_unwanted(&self, now: Instant) -> bool {
+        matches!(&self.work, Work::Generate(g) if g.cancel.load(Ordering::Relaxed) || g.is_late(now))
     }
 
-    /// Ends a generation whose handle was cancelled or dropped.
-    pub fn end_if_cancelled(&mut self) -> bool {
-        let cancelled = self.is_cancelled();
+    /// Ends a generation for which nobody waits any more.
+    pub fn end_if_unwanted(&mut self, now: Instant) -> bool {
+        let unwanted = self.is_unwanted(now);
         if let Work::Generate(g) = &mut self.work
-            && cancelled
+            && unwanted
         {
-            g.finish(FinishReason::Cancelled);
+            match g.cancel.load(Ordering::Relaxed) {
+                true => g.finish(FinishReason::Cancelled),
+                false => drop((g.events)(Err(g.late()))),
+            }
         }
-        cancelled
+        unwanted
     }
 
     /// Reports an error, which ends the job.
@@ -305,6 +320,15 @@ impl Generating {
             first_token: None,
         };
         Ok((prompt, positions, work))
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.request.time_limit.is_some_and(|limit| now.saturating_duration_since(self.submitted) >= limit)
+    }
+
+    fn late(&self) -> Error {
+        let (seconds, n) = (self.request.time_limit.unwrap_or_default().as_secs_f64(), self.usage.generated_tokens);
+        Error::Late(format!("the {seconds} seconds that the answer was given are over, {n} tokens of it have come"))
     }
 
     /// Chooses the next token of a sequence of `len` tokens; `None` when the generation has ended.

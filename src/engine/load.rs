@@ -39,6 +39,9 @@ pub struct LoadOptions {
     pub max_sequences: usize,
     /// How much state they share.
     pub state: StateSize,
+    /// Most bytes of sequence state that ended texts hold, for those that begin alike, or their share of it; all that
+    /// nobody else wants, when not given.
+    pub prefix_cache: Option<Size>,
     /// Memory for everything; what the machine and its cgroup leave, when not given. Weights that do not fit
     /// are streamed from the drive in each pass.
     pub ram_budget: Option<Size>,
@@ -91,6 +94,7 @@ impl Default for LoadOptions {
             context: None,
             max_sequences: 1,
             state: StateSize::default(),
+            prefix_cache: None,
             ram_budget: None,
             vram_budget: None,
             reader: io::Options::default(),

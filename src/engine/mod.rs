@@ -152,8 +152,9 @@ impl Engine {
         let relief = Relief::new(&runner, options);
         let (seen, meter) = (relief.seen(), runner.stream().meter());
         let (bounds, pulse) = (Bounds::of(&runner), Arc::new(Pulse::new()));
+        let most_kept = options.prefix_cache.map_or(u64::MAX, |size| size.of(runner.state().bytes()));
         let queue = Queue { commands: inbox, closed: closed.clone(), pulse: pulse.clone() };
-        let scheduler = Scheduler::new(runner, relief, tokenizer.clone(), queue, options.max_sequences);
+        let scheduler = Scheduler::new(runner, relief, tokenizer.clone(), queue, options.max_sequences, most_kept);
         let thread = std::thread::Builder::new()
             .name("air-engine".into())
             .spawn(|| scheduler.run())

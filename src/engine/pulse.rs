@@ -13,8 +13,10 @@ pub struct Occupancy {
     pub waiting: usize,
     /// Pages of sequence state, of the layers that have most of them in use.
     pub pages: usize,
-    /// How many of them are free. What is kept of ended texts is not, though it gives way.
+    /// How many of them are free.
     pub free_pages: usize,
+    /// How many of them only ended texts hold, which give way when they are wanted.
+    pub kept_pages: usize,
 }
 
 /// Written by the engine's thread, read by whoever asks.

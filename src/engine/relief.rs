@@ -9,8 +9,7 @@ use super::pressure::{LEVELS, Level, Pressure, Reading, Step, Stock};
 use super::residence::Residence;
 use super::runner::Runner;
 use crate::error::Error;
-use crate::kv::SeqId;
-use std::collections::VecDeque;
+use crate::kv::Prefixes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -73,18 +72,6 @@ impl Seen {
         }
     }
 }
-
-/// What an ended generation left.
-pub(super) struct Past {
-    pub seq: SeqId,
-    /// Who had asked for it.
-    pub tenant: u64,
-    /// The tokens that the sequence holds.
-    pub tokens: Vec<u32>,
-}
-
-/// Kept sequences, those first that were used least lately.
-pub(super) type Kept = VecDeque<Past>;
 
 /// Looks and acts.
 pub(super) struct Relief {
@@ -150,7 +137,7 @@ impl Relief {
     }
 
     /// Looks, unless that was done a moment ago, and does what there is to do. Between passes only.
-    pub fn look(&mut self, runner: &mut Runner, kept: &mut Kept) {
+    pub fn look(&mut self, runner: &mut Runner, kept: &mut Prefixes) {
         if self.looked.is_some_and(|at| at.elapsed() < self.gauge.every()) {
             return;
         }
@@ -171,12 +158,12 @@ impl Relief {
         }
     }
 
-    fn raise(&mut self, level: Level, runner: &mut Runner, kept: &mut Kept) {
+    fn raise(&mut self, level: Level, runner: &mut Runner, kept: &mut Prefixes) {
         let before = memory::resident();
         let mut problem = None;
         match level {
             Level::Prefixes => {
-                kept.drain(..).for_each(|past| runner.kv().release(past.seq));
+                kept.clear(runner.kv());
                 runner.give_state_back();
             }
             Level::Ring => problem = runner.shrink_ring(true).err(),

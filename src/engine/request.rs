@@ -27,6 +27,11 @@ pub struct Request {
     pub special: bool,
     /// Who asks: those that wait take turns by how many tokens were computed for each.
     pub tenant: u64,
+    /// Of those of one tenant that wait, smaller ones come first; among all that run, larger ones than 0 give way first
+    /// where state is short.
+    pub priority: i32,
+    /// How long it may take, from its submission on: then it ends with the error `Late`.
+    pub time_limit: Option<Duration>,
     /// While memory is short it waits, and is not refused.
     pub patient: bool,
     /// Say how far the prompt is while it is read.

@@ -137,6 +137,11 @@ impl Runner {
         &mut self.kv
     }
 
+    /// Sequence state as it is.
+    pub fn state(&self) -> &Kv {
+        &self.kv
+    }
+
     /// Whether some layers see a window only.
     pub fn is_windowed(&self) -> bool {
         self.kv.is_windowed()

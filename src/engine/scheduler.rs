@@ -12,12 +12,12 @@
 //! job that came last: it gives its pages up and reads its text again when there is room, which by the law of equal bits
 //! nobody can tell but by the time. So the oldest always goes on. Jobs are admitted in order of arrival: one that has
 //! to wait holds up those behind it, so that small ones cannot keep a large one out for ever. Where several tenants ask,
-//! arrival counts among one's own, and between them who was served least (`fair`).
+//! arrival (and before it `Request::priority`) counts among one's own, and between them who was served least (`fair`).
 //!
-//! The state of a generation stays when it has ended, until its place or its pages are needed: a request that begins
+//! The state of a generation stays when it has ended (`kv::Prefixes`), until its pages are needed: a request that begins
 //! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same. So does
-//! one that begins as another does that still runs, by whole pages; while that one's prompt is just being read it waits
-//! for it, since the same rows would be computed twice, and holds up nobody.
+//! one that begins as another does that still runs; while that one's prompt is just being read it waits for it, since
+//! the same rows would be computed twice, and holds up nobody.
 //!
 //! Between passes, and while nothing comes, `relief` looks whether memory is short; new work is refused while it is
 //! very short, or waits where it said so.
@@ -33,20 +33,16 @@ use super::fair::Fair;
 use super::job::{Bounds, Job, Progress};
 use super::pace::Pace;
 use super::pulse::{Occupancy, Pulse};
-use super::relief::{Kept, Past, Relief};
+use super::relief::Relief;
 use super::request::{Command, Logits};
 use super::runner::{Chunk, Outputs, Runner};
 use crate::error::{Error, Result};
-use crate::kv::SeqId;
+use crate::kv::{Prefixes, SeqId};
 use crate::text::Tokenizer;
 use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Ended texts that are kept at most: each is compared with every request that comes. They take pages only that nobody
-/// else wants.
-const MAX_KEPT: usize = 256;
 
 /// What connects the engine's thread with its handles.
 pub(super) struct Queue {
@@ -75,9 +71,8 @@ pub(super) struct Scheduler {
     pace: Pace,
     /// Whether something ended since it was found that they must wait.
     freed: bool,
-    /// What ended generations left, at most `most_kept`.
-    kept: Kept,
-    most_kept: usize,
+    /// What ended generations left.
+    kept: Prefixes,
     max_sequences: usize,
     /// Reused.
     parts: Vec<Part>,
@@ -110,8 +105,16 @@ struct Part {
 }
 
 impl Scheduler {
-    pub fn new(runner: Runner, relief: Relief, tokenizer: Arc<Tokenizer>, queue: Queue, max_sequences: usize) -> Self {
-        let (active, waiting, kept, parts) = (vec![], VecDeque::new(), VecDeque::new(), vec![]);
+    /// Of what ended texts leave, at most `most_kept` bytes stay.
+    pub fn new(
+        runner: Runner,
+        relief: Relief,
+        tokenizer: Arc<Tokenizer>,
+        queue: Queue,
+        max_sequences: usize,
+        most_kept: u64,
+    ) -> Self {
+        let (active, waiting, parts) = (vec![], VecDeque::new(), vec![]);
         let bounds = Bounds::of(&runner);
         Scheduler {
             runner,
@@ -126,9 +129,7 @@ impl Scheduler {
             behind: vec![],
             pace: Pace::default(),
             freed: false,
-            kept,
-            // Whoever runs one after another has the last one to go on from, which is taken over.
-            most_kept: if max_sequences > 1 { MAX_KEPT } else { 0 },
+            kept: Prefixes::new(most_kept),
             max_sequences,
             parts,
         }
@@ -166,9 +167,9 @@ impl Scheduler {
 
     /// Shows that it lives, and how full it is.
     fn show(&mut self) {
-        let (pages, free_pages) = self.runner.kv().fullest();
+        let [pages, free_pages, kept_pages] = self.runner.kv().fullest(&self.kept);
         let waiting = self.arrived.len() + self.waiting.len() + self.behind.len();
-        self.queue.pulse.show(Occupancy { running: self.active.len(), waiting, pages, free_pages });
+        self.queue.pulse.show(Occupancy { running: self.active.len(), waiting, pages, free_pages, kept_pages });
     }
 
     /// There is nothing to do, or all that is active is evaluations whose reader is behind: waits until one is read on,
@@ -191,7 +192,7 @@ impl Scheduler {
             match self.queue.commands.try_recv() {
                 Ok(command) => {
                     if let Some(job) = Job::new(command, self.bounds, self.tokenizer.clone()) {
-                        self.arrived.push(job.tenant(), job);
+                        self.arrived.push(job.tenant(), job.priority(), job);
                     }
                 }
                 Err(TryRecvError::Empty) => break,
@@ -201,16 +202,17 @@ impl Scheduler {
         true
     }
 
-    /// Ends cancelled jobs.
+    /// Ends jobs for which nobody waits any more.
     fn sweep(&mut self) {
+        let now = self.clock.now();
         for at in (0..self.active.len()).rev() {
-            if self.active[at].job.end_if_cancelled() {
+            if self.active[at].job.end_if_unwanted(now) {
                 self.retire(at, true);
             }
         }
-        self.arrived.drop_if(Job::end_if_cancelled);
+        self.arrived.drop_if(|job| job.end_if_unwanted(now));
         let mut stays = |job: &mut Job| {
-            let ended = job.end_if_cancelled();
+            let ended = job.end_if_unwanted(now);
             if ended {
                 self.arrived.left(job.tenant());
             }
@@ -228,8 +230,7 @@ impl Scheduler {
         self.freed = true;
         match sound && job.reader().is_none() && !job.past().is_empty() && self.relief.keeps() {
             true => {
-                self.kept.push_back(Past { seq, tenant: job.tenant(), tokens: job.past().to_vec() });
-                self.trim();
+                self.kept.keep(self.runner.kv(), job.tenant(), job.past(), seq);
             }
             false => {
                 self.runner.kv().release(seq);
@@ -321,7 +322,7 @@ fn run(active: &mut [Active], runner: &mut Runner, parts: &mut [Part], queue: &Q
         {
             job.report(tokens, done, all);
             prompts += 1;
-            wanted += u32::from(!job.is_cancelled());
+            wanted += u32::from(!job.is_unwanted(clock.now()));
         }
         let unwanted = prompts > 0 && wanted == 0;
         if unwanted || queue.closed.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }

@@ -8,10 +8,15 @@
 //! Whoever must not run dry in the middle of a text reserves first: `reserve` succeeds only while the free pages cover
 //! all that every reserved sequence may still take. That is the one invariant; `due` says how each step keeps it.
 //!
+//! `prefix` keeps what ended texts have left, for those that begin alike.
+//!
 //! After Kwon et al. 2023 (PagedAttention). It knows nothing of what the numbers in a page mean.
+
+mod prefix;
 
 use crate::error::{Error, Result};
 use crate::hal::{Backend, KvLayout, NO_PAGE, PAGE};
+pub use prefix::{Found, Prefixes};
 
 /// A live sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,8 +36,10 @@ pub struct Kv {
 #[derive(Debug)]
 struct Pool {
     window: Option<u32>,
+    /// Bytes of a page.
+    bytes: u64,
     free: Vec<u32>,
-    /// How many tables hold each page.
+    /// How many tables hold each page, those of ended texts among them.
     holders: Vec<u32>,
 }
 
@@ -76,8 +83,8 @@ impl Pool {
     /// Pages that a sequence may still take of what was reserved for it, net of those that it gives back on its way.
     ///
     /// An `extend` that takes pages lowers this by as many. A `commit` that frees pages raises it by as many at most. A
-    /// fork or a release elsewhere never raises it: the page that a sequence writes next is shared with the one that
-    /// it was forked from, from the beginning, or not at all.
+    /// release elsewhere never raises it. Who shares the pages of one that grows may raise it, by the page that both would
+    /// write and by those that a window leaves behind; it does so only where it is covered.
     fn due(&self, s: &Sequence, table: &[u32], max_rows: usize) -> usize {
         if s.reserved <= s.len {
             return 0;
@@ -97,13 +104,14 @@ impl Kv {
     /// Empty state for sequences of up to `context` positions, of which a pass adds at most `max_rows`: all pages of
     /// the layout are free.
     pub fn new(layout: &KvLayout, context: u32, max_rows: usize) -> Self {
-        let pool = |g: &crate::hal::KvGroup| Pool {
+        let pool = |(at, g): (usize, &crate::hal::KvGroup)| Pool {
             window: g.window,
+            bytes: layout.page_bytes(at) as u64,
             free: (0..g.pages as u32).rev().collect(),
             holders: vec![0; g.pages],
         };
         let entries = (context as usize).div_ceil(PAGE);
-        Kv { pools: layout.groups.iter().map(pool).collect(), sequences: vec![], entries, max_rows }
+        Kv { pools: layout.groups.iter().enumerate().map(pool).collect(), sequences: vec![], entries, max_rows }
     }
 
     /// A new, empty sequence.
@@ -150,11 +158,16 @@ impl Kv {
         self.pools.iter().any(|p| p.window.is_some())
     }
 
-    /// Pages in all, and free ones, of the group that has most of its pages in use.
-    pub fn fullest(&self) -> (usize, usize) {
-        let pages = |p: &Pool| (p.holders.len(), p.free.len());
-        let used = |p: &&Pool| (p.holders.len() - p.free.len()) * 1000 / p.holders.len().max(1);
-        self.pools.iter().max_by_key(used).map_or((0, 0), pages)
+    /// Of the group that has most of its pages in use: pages in all, free ones, and those that only ended texts hold.
+    pub fn fullest(&self, kept: &Prefixes) -> [usize; 3] {
+        let pages = |(group, p): (usize, &Pool)| [p.holders.len(), p.free.len(), kept.idle_pages(self, group)];
+        let used = |[all, free, idle]: &[usize; 3]| (all - free - idle) * 1000 / all.max(&1);
+        self.pools.iter().enumerate().map(pages).max_by_key(used).unwrap_or_default()
+    }
+
+    /// Bytes of all pages.
+    pub fn bytes(&self) -> u64 {
+        self.pools.iter().map(|p| p.bytes * p.holders.len() as u64).sum()
     }
 
     /// Lets the backend give the memory of free pages back to the system.
@@ -223,29 +236,47 @@ impl Kv {
         self.insert(copy)
     }
 
-    /// A sequence with the same first `len` positions, whole pages, of one that may be growing: neither ever writes what
-    /// they share. `None` where a window has given some of them back, or where what is reserved would not be covered any
-    /// more, since a page that is shared frees nothing when a window leaves it behind.
-    ///
-    /// # Panics
-    /// When `len` is not a multiple of a page.
-    pub fn fork_pages(&mut self, id: SeqId, len: u32) -> Option<SeqId> {
-        assert!((len as usize).is_multiple_of(PAGE), "only whole pages are never written again");
+    /// A sequence with the same first `len` positions as one that may be growing: whichever of them writes a page first
+    /// that both have copies it. `None` where a window has given some of them back, or where what is reserved would not
+    /// be covered any more.
+    pub fn fork_at(&mut self, id: SeqId, len: u32) -> Option<SeqId> {
         self.can_restore(id, len).ok()?;
-        let tables = self.get(id).tables.clone();
-        let mut copy = Sequence { len, tables: vec![], reserved: 0 };
-        for (pool, mut table) in self.pools.iter_mut().zip(tables) {
-            table.truncate(len as usize / PAGE);
+        let mut tables = self.get(id).tables.clone();
+        tables.iter_mut().for_each(|table| table.truncate((len as usize).div_ceil(PAGE)));
+        self.share(Sequence { len, tables, reserved: 0 })
+    }
+
+    /// A sequence over pages that others hold too, unless what is reserved would not be covered any more.
+    fn share(&mut self, mut s: Sequence) -> Option<SeqId> {
+        for (pool, table) in self.pools.iter_mut().zip(&mut s.tables) {
             table.iter().filter(|&&p| p != NO_PAGE).for_each(|&p| pool.holders[p as usize] += 1);
             table.reserve_exact(self.entries.saturating_sub(table.len()));
-            copy.tables.push(table);
         }
-        let copy = self.insert(copy);
+        let id = self.insert(s);
         if self.covers() {
-            return Some(copy);
+            return Some(id);
         }
-        self.release(copy);
+        self.release(id);
         None
+    }
+
+    /// One more holds a page; its bytes.
+    fn hold(&mut self, group: usize, page: u32) -> u64 {
+        let pool = &mut self.pools[group];
+        pool.holders[page as usize] += 1;
+        pool.bytes
+    }
+
+    /// One fewer holds a page; its bytes.
+    fn let_go(&mut self, group: usize, page: u32) -> u64 {
+        self.pools[group].give(page);
+        self.pools[group].bytes
+    }
+
+    /// The first page of a group that the row behind `len` positions sees.
+    fn first_page(&self, group: usize, len: usize) -> usize {
+        let seen = self.pools[group].window.map_or(0, |w| (len + 1).saturating_sub(w as usize));
+        (seen / PAGE).min(len.div_ceil(PAGE))
     }
 
     /// Gives all pages of a sequence back.
@@ -311,9 +342,8 @@ impl Kv {
             return Err(Error::Invalid(format!("cannot restore {len} positions of a sequence of {}", s.len)));
         }
         let keep = (len as usize).div_ceil(PAGE);
-        for (pool, table) in self.pools.iter().zip(&s.tables) {
-            let first_seen = pool.window.map_or(0, |w| (len + 1).saturating_sub(w) as usize);
-            if table[(first_seen / PAGE).min(keep)..keep].contains(&NO_PAGE) {
+        for (group, table) in s.tables.iter().enumerate() {
+            if table[self.first_page(group, len as usize)..keep].contains(&NO_PAGE) {
                 return Err(Error::Invalid(format!("cannot restore {len} positions: the window has moved on")));
             }
         }

@@ -76,8 +76,8 @@ fn random_histories_keep_every_sequence_apart_and_lose_no_page() {
             }
             8 if !model.is_empty() && model.len() < 6 => {
                 let (id, past) = model[random(model.len() as u64) as usize].clone();
-                let len = random(past.len() as u64 / PAGE as u64 + 1) as usize * PAGE;
-                model.extend(kv.fork_pages(id, len as u32).map(|copy| (copy, past[..len].to_vec())));
+                let len = random(past.len() as u64 + 1) as usize;
+                model.extend(kv.fork_at(id, len as u32).map(|copy| (copy, past[..len].to_vec())));
             }
             2 if !model.is_empty() => {
                 let (id, _) = model.swap_remove(random(model.len() as u64) as usize);
@@ -186,14 +186,13 @@ fn what_is_reserved_is_there_when_it_is_needed() {
         for step in 0..40_000 {
             match random(10) {
                 0 | 1 if growing.len() < 5 => {
-                    // Whole pages of one that grows itself.
-                    let beside = |kv: &mut Kv, at: u32, pages: u32| {
+                    // Behind some part of one that grows itself.
+                    let beside = |kv: &mut Kv, at: u32, len: u32| {
                         let (id, _) = growing.get(at as usize)?;
-                        let len = pages.min(kv.len(*id) / PAGE as u32) * PAGE as u32;
-                        kv.fork_pages(*id, len)
+                        kv.fork_at(*id, len.min(kv.len(*id)))
                     };
                     let id = match random(ended.len() as u32 + 1) as usize {
-                        0 => match beside(&mut kv, random(8), random(20)) {
+                        0 => match beside(&mut kv, random(8), random(640)) {
                             Some(id) => {
                                 shared += u32::from(kv.len(id) > 0);
                                 id

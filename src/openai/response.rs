@@ -256,7 +256,7 @@ pub fn error(e: &Error) -> (u16, Value) {
         Error::Invalid(_) | Error::Field { .. } | Error::Limit(_) | Error::Unsupported { .. } => {
             (400, "invalid_request_error")
         }
-        Error::Busy(_) => (503, "server_error"),
+        Error::Busy(_) | Error::Late(_) => (503, "server_error"),
         Error::File { .. } | Error::Io { .. } | Error::Engine(_) | Error::Cancelled => (500, "server_error"),
     };
     let param = if let Error::Field { field, .. } = e { Some(field) } else { None };

@@ -3,7 +3,11 @@
 use super::{Active, Scheduler};
 use crate::engine::job::Job;
 use crate::error::Error;
+use crate::hal::PAGE;
 use std::sync::atomic::Ordering;
+
+/// Tokens that another one must be about to read for a job to wait for them, a pass or more: fewer are soon read twice.
+const WORTH_WAITING: usize = PAGE;
 
 impl Scheduler {
     /// Admits jobs while there is room. False when the engine was dropped: what still runs or waits has nobody who
@@ -14,7 +18,7 @@ impl Scheduler {
         }
         let mut at = 0;
         while at < self.behind.len() {
-            if self.follows(&self.behind[at]) {
+            if self.follows(&self.behind[at], 1) {
                 at += 1;
             } else {
                 // They came before what is still to be admitted, in this order.
@@ -39,7 +43,7 @@ impl Scheduler {
             }
             let Some(mut job) = self.arrived.pop() else { break };
             match self.relief.refusal() {
-                None if self.follows(&job) => self.behind.push(job),
+                None if self.follows(&job, WORTH_WAITING) => self.behind.push(job),
                 None => {
                     let waits = self.start(job);
                     self.waiting.extend(waits);
@@ -59,7 +63,7 @@ impl Scheduler {
 
     /// Gives a job its sequence, or the job back, which has to wait.
     fn start(&mut self, mut job: Job) -> Option<Job> {
-        if job.end_if_cancelled() {
+        if job.end_if_unwanted(self.clock.now()) {
             self.arrived.left(job.tenant());
             return None;
         }
@@ -81,18 +85,18 @@ impl Scheduler {
             let kv = self.runner.kv();
             if kv.reserved(seq) >= needs || kv.reserve(seq, wants) {
                 at += 1;
-            } else if let Some(oldest) = self.kept.pop_front() {
-                kv.release(oldest.seq);
-            } else {
+            } else if !self.kept.evict(kv) {
                 self.preempt();
             }
         }
     }
 
-    /// The generation that came last gives its pages up, and waits before all others. An evaluation, which has told
-    /// what it has read, keeps them: it has all that it needs.
+    /// The generation that came last gives its pages up, before it those that say that they can wait, and waits before
+    /// all others. An evaluation, which has told what it has read, keeps them: it has all that it needs.
     fn preempt(&mut self) {
-        let Some(at) = self.active.iter().rposition(|a| a.job.reader().is_none()) else { return };
+        let gives = self.active.iter().enumerate().filter(|(_, a)| a.job.reader().is_none());
+        // Nobody takes from others by calling oneself urgent.
+        let Some((at, _)) = gives.max_by_key(|(at, a)| (a.job.priority().max(0), *at)) else { return };
         let Active { mut job, seq } = self.active.remove(at);
         self.runner.kv().release(seq);
         if self.active.is_empty() {

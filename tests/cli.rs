@@ -22,6 +22,15 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
+fn help_has_the_defaults_that_hold_for_the_command() {
+    for (command, want) in [("generate", "512"), ("batch", "512"), ("serve", "the rest of the context")] {
+        let help = out(&run(&[command, "--help"])).split_whitespace().collect::<Vec<_>>().join(" ");
+        let want = format!("Most tokens of the answer [default: {want}] [env: AIR_MAX_TOKENS]");
+        assert!(help.contains(&want), "{command}: {help}");
+    }
+}
+
+#[test]
 fn every_command_has_help() {
     let names = commands();
     assert!(names.len() >= 3, "{names:?}");

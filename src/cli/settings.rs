@@ -15,6 +15,11 @@ const CONFIG: &str = "config";
 pub trait Uses {
     /// Keys of the table.
     fn keys() -> &'static [&'static str];
+
+    /// What holds when nobody says anything, where that is not what the table has: keys, and the help's words.
+    fn defaults() -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
 }
 
 /// Commands that only read a model file.
@@ -49,11 +54,12 @@ fn rows<U: Uses>() -> impl Iterator<Item = &'static Setting> {
     U::keys().iter().map(|key| config::setting(key).unwrap_or_else(|| panic!("no setting {key}")))
 }
 
-fn arg(row: &'static Setting) -> Arg {
-    let default = match row.default {
+fn arg<U: Uses>(row: &'static Setting) -> Arg {
+    let own = U::defaults().iter().find(|(key, _)| *key == row.key).map(|(_, words)| *words);
+    let default = own.unwrap_or(match row.default {
         Default::Value(v) => v,
         Default::Unset(words) => words,
-    };
+    });
     let check = move |text: &str| row.check(text).map(|()| text.to_string());
     let help = format!("{} [default: {default}] [env: {}]", row.help, row.env);
     let arg = Arg::new(row.key).long(row.flag).value_name(row.value).help(help).value_parser(check);
@@ -84,7 +90,7 @@ impl<U: Uses> clap::Args for SettingArgs<U> {
             .value_name("FILE")
             .help("Settings file [default: ./air.toml, then ~/.config/air/air.toml] [env: AIR_CONFIG]")
             .value_parser(clap::value_parser!(PathBuf));
-        rows::<U>().fold(cmd, |cmd, row| cmd.arg(arg(row))).arg(file)
+        rows::<U>().fold(cmd, |cmd, row| cmd.arg(arg::<U>(row))).arg(file)
     }
 
     fn augment_args_for_update(cmd: Command) -> Command {

@@ -215,7 +215,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Value("512"),
         kind: Kind::Integer(0, u32::MAX as i128),
         value: "N",
-        help: "Most tokens of the answer; air serve without it: the rest of the context",
+        help: "Most tokens of the answer",
     },
     Setting {
         key: "sampling.temperature",

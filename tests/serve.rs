@@ -3,8 +3,12 @@
 
 #[path = "common/http.rs"]
 mod http;
+#[path = "serve/json_schema.rs"]
+mod json_schema;
 #[path = "common/models.rs"]
 mod models;
+#[path = "serve/openapi.rs"]
+mod openapi;
 #[path = "serve/operations.rs"]
 mod operations;
 #[path = "common/program.rs"]
@@ -167,8 +171,8 @@ fn what_is_wrong_has_its_status_and_names_its_field() {
         (deep.as_str(), 400, None, "recursion limit exceeded"),
         (&with(json!({ "temperature": "hot" })), 400, Some("temperature"), "must be a number"),
         (&with(json!({ "top_p": 7 })), 400, Some("top_p"), "it must be from 0 to 1"),
-        (&with(json!({ "max_tokens": -1 })), 400, Some("max_tokens"), "must be a whole number"),
-        (&with(json!({ "max_tokens": 1u64 << 63 })), 400, Some("max_tokens"), "must be a whole number"),
+        (&with(json!({ "max_tokens": -1 })), 400, Some("max_tokens"), "it must be 0 to 4294967295"),
+        (&with(json!({ "max_tokens": 1u64 << 63 })), 400, Some("max_tokens"), "it must be 0 to 4294967295"),
         (&with(json!({ "n": 0 })), 400, Some("n"), "it must be 1 to 128"),
         (&with(json!({ "stop": [""] })), 400, Some("stop[0]"), "has 0 bytes"),
         (&with(json!({ "logit_bias": { "99999": 1 } })), 400, Some("logit_bias"), "names token 99999"),

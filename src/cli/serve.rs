@@ -24,11 +24,11 @@ const WAITING: usize = 4;
 /// Answer OpenAI's API over HTTP
 #[derive(clap::Args)]
 #[command(after_help = "Endpoints: /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, \
-    /apply-template, /health, /ready, /metrics; with --metrics-port the last is on that port only, the two before it on \
-    both. What a request does not say, the flags do. Each has a line on stderr when it ends: times, tokens, and why. \
-    Ctrl-C (or SIGTERM) takes nothing new and lets answers end; the second one ends at once. SIGHUP reads keys and \
-    certificate again, and the log says what came of it. --device fake computes nothing, in no time, and fake:MS in so \
-    many milliseconds a pass: for tests of what stands around a model.")]
+    /apply-template, /openapi.json, /health, /ready, /metrics; with --metrics-port the last is on that port only, the two \
+    before it on both. What a request does not say, the flags do. Each has a line on stderr when it ends: times, tokens, \
+    and why. Ctrl-C (or SIGTERM) takes nothing new and lets answers end; the second one ends at once. SIGHUP reads keys \
+    and certificate again, and the log says what came of it. --device fake computes nothing, in no time, and fake:MS in \
+    so many milliseconds a pass: for tests of what stands around a model.")]
 pub struct Args {
     /// Listen on an address that other machines reach, though no keys are asked for
     #[arg(long)]

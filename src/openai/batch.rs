@@ -3,13 +3,11 @@
 //! An input line holds one request under a `custom_id`; an output line holds the same `custom_id` and the response. A
 //! line without a usable `custom_id` is known by its number, which its output line has as `line`.
 
+use super::bodies::{self, MAX_ID};
 use super::fields::Fields;
 use super::{Answer, Endpoint, error};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
-
-/// Most bytes of a `custom_id`.
-const MAX_ID: usize = 512;
 
 /// A request of an input file.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,16 +24,13 @@ impl Line {
     /// # Errors
     /// `Invalid`, naming the field.
     pub fn read(line: Value) -> Result<Line> {
-        let mut f = Fields::new("the line", "", line)?;
-        if key(f.take("custom_id").as_ref()).is_none() {
-            return Err(f.error("custom_id", &format!("must be a text of 1 to {MAX_ID} bytes")));
-        }
-        if f.text("method")?.is_none_or(|m| m != "POST") {
-            return Err(f.error("method", "must be POST"));
-        }
-        let url = f.text("url")?.ok_or_else(|| f.error("url", "is missing"))?;
-        let body = f.take("body").ok_or_else(|| f.error("body", "is missing"))?;
-        f.finish(&[], &[])?;
+        let mut f = Fields::new("the line", &bodies::LINE, line)?;
+        // The line is known by it, before it is read.
+        f.take("custom_id");
+        f.take("method");
+        let url = f.text("url")?.unwrap_or_default();
+        let body = f.take("body").unwrap_or_default();
+        f.finish();
         Ok(Line { endpoint: Endpoint::of(&url)?, body })
     }
 }

@@ -1,5 +1,9 @@
-//! A JSON object, field by field: each is taken by its name and type, and what is left at the end is refused.
+//! A JSON object, field by field: it is held against its description, then each field is taken by its name and type.
+//!
+//! What is taken and what is described are the same fields: one that is not described is refused before it could be
+//! taken, and one that is described and not taken is a bug that a debug build stops at.
 
+use super::shape::{Need, Object, whole};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 
@@ -7,16 +11,26 @@ use serde_json::{Map, Value};
 pub(super) struct Fields {
     /// What stands before the names in messages: empty, or `messages[3].`.
     path: String,
+    object: &'static Object,
     map: Map<String, Value>,
+    /// Names that were taken.
+    taken: Vec<&'static str>,
 }
 
 impl Fields {
-    /// Of a value that must be an object; `what` names it, `path` stands before its fields' names.
-    pub fn new(what: &str, path: impl Into<String>, value: Value) -> Result<Self> {
-        match value {
-            Value::Object(map) => Ok(Fields { path: path.into(), map }),
-            _ => Err(Error::Invalid(format!("{what} must be a JSON object"))),
-        }
+    /// Of a value that must be such an object; `what` names it.
+    ///
+    /// # Errors
+    /// `Field`, naming the one that is wrong or not known.
+    pub fn new(what: &str, object: &'static Object, value: Value) -> Result<Self> {
+        object.check(what, &value)?;
+        Ok(Fields::within("", object, value))
+    }
+
+    /// Of a part of what was checked as a whole; `path` stands before its fields' names.
+    pub fn within(path: impl Into<String>, object: &'static Object, value: Value) -> Self {
+        let Value::Object(map) = value else { return Fields::within(path, object, Value::Object(Map::new())) };
+        Fields { path: path.into(), object, map, taken: vec![] }
     }
 
     /// An error about one of the fields.
@@ -24,11 +38,17 @@ impl Fields {
         Error::Field { field: format!("{}{name}", self.path), problem: problem.into() }
     }
 
-    pub fn take(&mut self, name: &str) -> Option<Value> {
-        self.map.remove(name).filter(|v| !v.is_null())
+    /// A field, or what stands for it where it is not given.
+    pub fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.taken.push(name);
+        let given = self.map.remove(name).filter(|v| !v.is_null());
+        given.or_else(|| match self.object.all().find(|f| f.name == name)?.need {
+            Need::Or(default) => serde_json::from_str(default).ok(),
+            _ => None,
+        })
     }
 
-    pub fn text(&mut self, name: &str) -> Result<Option<String>> {
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(s)) => Ok(Some(s)),
@@ -36,7 +56,7 @@ impl Fields {
         }
     }
 
-    pub fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>> {
+    pub fn list(&mut self, name: &'static str) -> Result<Option<Vec<Value>>> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Array(list)) => Ok(Some(list)),
@@ -44,23 +64,12 @@ impl Fields {
         }
     }
 
-    pub fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(map)),
-            Some(_) => Err(self.error(name, "must be an object")),
-        }
+    pub fn number(&mut self, name: &'static str) -> Result<Option<f32>> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        value.as_f64().map(|x| Some(x as f32)).ok_or_else(|| self.error(name, "must be a number"))
     }
 
-    /// A number, put where it belongs if there is one. The range is the sampler's to check.
-    pub fn number(&mut self, name: &str, to: &mut f32) -> Result<()> {
-        if let Some(value) = self.take(name) {
-            *to = value.as_f64().ok_or_else(|| self.error(name, "must be a number"))? as f32;
-        }
-        Ok(())
-    }
-
-    pub fn flag(&mut self, name: &str) -> Result<bool> {
+    pub fn flag(&mut self, name: &'static str) -> Result<bool> {
         match self.take(name) {
             None => Ok(false),
             Some(Value::Bool(on)) => Ok(on),
@@ -68,32 +77,18 @@ impl Fields {
         }
     }
 
-    pub fn whole(&mut self, name: &str) -> Result<Option<u32>> {
+    pub fn whole(&mut self, name: &'static str) -> Result<Option<u32>> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        let n = value.as_u64().and_then(|n| u32::try_from(n).ok());
+        let n = whole(&value).and_then(|n| u32::try_from(n).ok());
         n.map(Some).ok_or_else(|| self.error(name, "must be a whole number, 0 or more"))
     }
 
-    /// Refuses what was not taken: known fields that have not one of their `defaults`, and unknown ones.
-    pub fn finish(mut self, ignored: &[&str], defaults: &[(&str, &[&str])]) -> Result<()> {
-        self.map.retain(|name, value| !value.is_null() && !ignored.contains(&name.as_str()));
-        let Some((name, value)) = self.map.iter().find(|(name, value)| {
-            let allowed = defaults.iter().find(|(n, _)| n == name).map_or(&[][..], |(_, allowed)| allowed);
-            !allowed.iter().any(|text| serde_json::from_str::<Value>(text).is_ok_and(|d| d == **value))
-        }) else {
-            return Ok(());
-        };
-        Err(match defaults.iter().find(|(n, _)| n == name) {
-            None => self.error(name, "is not a field that air knows; leave it out"),
-            Some((_, [])) => self.error(name, "is not supported; leave it out"),
-            Some((_, allowed)) => {
-                let mut shown: String = value.to_string().chars().take(40).collect();
-                if shown.len() < value.to_string().len() {
-                    shown.push('…');
-                }
-                let allowed = allowed.join(" or ");
-                self.error(name, &format!("is {shown}, which is not supported; it must be {allowed}, or left out"))
-            }
-        })
+    /// All that means anything has been taken.
+    pub fn finish(self) {
+        let meant = self.object.all().filter(|f| !matches!(f.need, Need::Passed)).map(|f| f.name);
+        let forgotten = meant.into_iter().find(|name| !self.taken.contains(name));
+        debug_assert!(forgotten.is_none(), "{} is documented and not read: {forgotten:?}", self.object.name);
+        let unknown = self.taken.iter().find(|name| self.object.all().all(|f| f.name != **name));
+        debug_assert!(unknown.is_none(), "{} is read and not documented: {unknown:?}", self.object.name);
     }
 }

@@ -1,43 +1,13 @@
 //! From the body of a request to the engine's request.
 
+use super::bodies::{self, MAX_CHOICES};
 use super::fields::Fields;
+use super::shape::{Need, Object, whole};
 use crate::engine::{ChatFormat, Engine, Request};
 use crate::error::{Error, Result};
 use crate::sample::Params;
 use crate::text::Message;
 use serde_json::Value;
-
-/// Most messages of a conversation.
-const MAX_MESSAGES: usize = 4096;
-/// Most biased tokens.
-const MAX_BIASES: usize = 1024;
-/// Most choices of one answer: prompts times `n`.
-const MAX_CHOICES: usize = 128;
-/// Most tokens whose probability is told in the place of one.
-const MAX_LOGPROBS: u32 = 20;
-
-/// Fields that tell who asks and what for, but nothing about the answer.
-const IGNORED: &[&str] = &["user", "metadata", "safety_identifier", "prompt_cache_key"];
-
-/// Fields that air does not do, with the values that ask for nothing.
-const DEFAULTS: &[(&str, &[&str])] = &[
-    ("best_of", &["1"]),
-    ("suffix", &["\"\""]),
-    ("store", &["false"]),
-    ("service_tier", &["\"auto\"", "\"default\""]),
-    ("response_format", &["{\"type\":\"text\"}"]),
-    ("modalities", &["[\"text\"]"]),
-    ("tools", &["[]"]),
-    ("tool_choice", &["\"none\"", "\"auto\""]),
-    ("parallel_tool_calls", &["true", "false"]),
-    ("functions", &["[]"]),
-    ("function_call", &["\"none\"", "\"auto\""]),
-    ("audio", &[]),
-    ("prediction", &[]),
-    ("reasoning_effort", &[]),
-    ("verbosity", &[]),
-    ("web_search_options", &[]),
-];
 
 /// Which kind of request a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +23,18 @@ impl Endpoint {
     pub const ALL: [Endpoint; 2] = [Endpoint::Chat, Endpoint::Completions];
 
     /// Its path.
-    pub fn url(self) -> &'static str {
+    pub const fn url(self) -> &'static str {
         match self {
             Endpoint::Chat => "/v1/chat/completions",
             Endpoint::Completions => "/v1/completions",
+        }
+    }
+
+    /// What its bodies may have in them.
+    pub fn body(self) -> &'static Object {
+        match self {
+            Endpoint::Chat => &bodies::CHAT,
+            Endpoint::Completions => &bodies::COMPLETION,
         }
     }
 
@@ -118,17 +96,16 @@ impl Ask {
     /// # Errors
     /// `Field`, naming it. The sampler's ranges are checked by `requests`.
     pub fn read(endpoint: Endpoint, body: Value, sampling: &Params, max_tokens: Option<u32>) -> Result<Ask> {
-        let mut f = Fields::new("body", "", body)?;
+        let mut f = Fields::new("body", endpoint.body(), body)?;
         let model = f.text("model")?;
         let prompts = match endpoint {
-            Endpoint::Chat => vec![Prompt::Messages(messages(&mut f)?)],
+            Endpoint::Chat => vec![Prompt::Messages(messages(f.list("messages")?.unwrap_or_default())?)],
             Endpoint::Completions => prompts(&mut f)?,
         };
         let n = f.whole("n")?.unwrap_or(1) as usize;
-        if n == 0 || n.saturating_mul(prompts.len()) > MAX_CHOICES {
-            let of = if prompts.len() > 1 { format!(" with {} prompts", prompts.len()) } else { String::new() };
-            let problem = format!("is {n}; it must be 1 to {}{of}", MAX_CHOICES / prompts.len());
-            return Err(f.error("n", &problem));
+        if n.saturating_mul(prompts.len()) > MAX_CHOICES {
+            let (most, of) = (MAX_CHOICES / prompts.len(), prompts.len());
+            return Err(f.error("n", &format!("is {n}; it must be 1 to {most} with {of} prompts")));
         }
         let echo = endpoint == Endpoint::Completions && f.flag("echo")?;
         let logprobs = logprobs(&mut f, endpoint)?;
@@ -140,13 +117,12 @@ impl Ask {
         let stream = f.flag("stream")?;
         let include_usage = stream_options(&mut f, stream)?;
         let mut s = sampling.clone();
-        f.number("temperature", &mut s.temperature)?;
-        f.number("top_p", &mut s.top_p)?;
-        f.number("min_p", &mut s.min_p)?;
-        f.number("typical_p", &mut s.typical_p)?;
-        f.number("repetition_penalty", &mut s.repetition_penalty)?;
-        f.number("presence_penalty", &mut s.presence_penalty)?;
-        f.number("frequency_penalty", &mut s.frequency_penalty)?;
+        for field in endpoint.body().all() {
+            if let Need::Setting(of) = field.need {
+                let at = of(&mut s);
+                *at = f.number(field.name)?.unwrap_or(*at);
+            }
+        }
         s.top_k = f.whole("top_k")?.unwrap_or(s.top_k);
         s.seed = seed(&mut f)?.or(s.seed);
         s.logit_bias.extend(logit_bias(&mut f)?);
@@ -159,10 +135,10 @@ impl Ask {
         let stop = match f.take("stop") {
             None => vec![],
             Some(Value::String(text)) => vec![text],
-            Some(Value::Array(list)) => list.into_iter().map(|v| stop_text(&f, v)).collect::<Result<_>>()?,
+            Some(Value::Array(list)) => texts(list),
             Some(_) => return Err(f.error("stop", "must be a text or a list of texts")),
         };
-        f.finish(IGNORED, DEFAULTS)?;
+        f.finish();
         Ok(Ask {
             endpoint,
             model,
@@ -267,122 +243,91 @@ impl Ask {
 
 /// A text, a list of token ids, or a list of either.
 fn prompts(f: &mut Fields) -> Result<Vec<Prompt>> {
-    const WHAT: &str = "must be a text, a list of texts, a list of token ids, or a list of such lists";
-    let Some(value) = f.take("prompt") else {
-        return Err(f.error("prompt", "is missing: the text to go on from"));
-    };
     let ids = |list: &[Value]| -> Option<Vec<u32>> {
-        list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+        list.iter().map(|id| whole(id).and_then(|id| u32::try_from(id).ok())).collect()
     };
     let one = |value: &Value| match value {
         Value::String(text) => Some(Prompt::Text(text.clone())),
         Value::Array(list) => ids(list).map(Prompt::Tokens),
         _ => None,
     };
+    let value = f.take("prompt").unwrap_or_default();
     let list = match &value {
         Value::Array(list) if !list.first().is_some_and(Value::is_number) => list.as_slice(),
         other => std::slice::from_ref(other),
     };
-    if list.is_empty() || list.len() > MAX_CHOICES {
-        return Err(f.error("prompt", &format!("has {} texts; 1 to {MAX_CHOICES} can be", list.len())));
-    }
-    list.iter().map(|value| one(value).ok_or_else(|| f.error("prompt", WHAT))).collect()
+    let prompts: Option<Vec<Prompt>> = list.iter().map(one).collect();
+    prompts.ok_or_else(|| f.error("prompt", "must be texts or lists of token ids"))
 }
 
 /// In chats whether, and for how many in a token's place; in completions just how many.
 fn logprobs(f: &mut Fields, endpoint: Endpoint) -> Result<Option<u32>> {
-    let (wanted, name) = match endpoint {
-        Endpoint::Completions => (f.whole("logprobs")?, "logprobs"),
-        Endpoint::Chat => {
-            let (on, top) = (f.flag("logprobs")?, f.whole("top_logprobs")?);
-            if top.is_some_and(|n| n > 0) && !on {
-                return Err(f.error("top_logprobs", "needs logprobs to be true"));
-            }
-            (on.then(|| top.unwrap_or(0)), "top_logprobs")
-        }
-    };
-    match wanted {
-        Some(n) if n > MAX_LOGPROBS => Err(f.error(name, &format!("is {n}; it must be 0 to {MAX_LOGPROBS}"))),
-        _ => Ok(wanted),
+    if endpoint == Endpoint::Completions {
+        return f.whole("logprobs");
     }
+    let (on, top) = (f.flag("logprobs")?, f.whole("top_logprobs")?);
+    if top.is_some_and(|n| n > 0) && !on {
+        return Err(f.error("top_logprobs", "needs logprobs to be true"));
+    }
+    Ok(on.then(|| top.unwrap_or(0)))
 }
 
 /// Whether a stream ends with what the answer took.
 fn stream_options(f: &mut Fields, stream: bool) -> Result<bool> {
-    let Some(options) = f.object("stream_options")? else { return Ok(false) };
+    let Some(options) = f.take("stream_options") else { return Ok(false) };
     if !stream {
         return Err(f.error("stream_options", "needs stream to be true"));
     }
-    let mut f = Fields::new("stream_options", "stream_options.", Value::Object(options))?;
+    let mut f = Fields::within("stream_options.", &bodies::STREAM_OPTIONS, options);
     let include = f.flag("include_usage")?;
-    f.flag("include_obfuscation")?;
-    f.finish(&[], &[])?;
+    f.finish();
     Ok(include)
 }
 
-pub(super) fn messages(f: &mut Fields) -> Result<Vec<Message>> {
-    let list = f.list("messages")?.ok_or_else(|| f.error("messages", "is missing: the conversation so far"))?;
-    if list.is_empty() || list.len() > MAX_MESSAGES {
-        return Err(f.error("messages", &format!("has {} messages; 1 to {MAX_MESSAGES} can be", list.len())));
-    }
-    list.into_iter().enumerate().map(|(i, value)| message(&format!("messages[{i}]"), value)).collect()
+/// The messages of a list that was checked.
+pub(super) fn messages(list: Vec<Value>) -> Result<Vec<Message>> {
+    list.into_iter().enumerate().map(|(i, value)| message(&format!("messages[{i}]."), value)).collect()
 }
 
 fn message(path: &str, value: Value) -> Result<Message> {
-    let mut f = Fields::new(path, format!("{path}."), value)?;
+    let mut f = Fields::within(path, &bodies::MESSAGE, value);
     let role = match f.text("role")?.as_deref() {
         // OpenAI's newer name for it, which templates do not know.
-        Some("system" | "developer") => "system",
-        Some("user") => "user",
-        Some("assistant") => "assistant",
-        Some(_) => return Err(f.error("role", "must be system, developer, user or assistant")),
-        None => return Err(f.error("role", "is missing")),
+        Some("developer") => "system".to_string(),
+        role => role.unwrap_or_default().to_string(),
     };
     let content = match f.take("content") {
         Some(Value::String(text)) => text,
-        Some(Value::Array(parts)) => parts
-            .into_iter()
-            .enumerate()
-            .map(|(i, part)| text_part(&format!("{path}.content[{i}]"), part))
-            .collect::<Result<_>>()?,
-        Some(_) => return Err(f.error("content", "must be a text or a list of text parts")),
-        None => return Err(f.error("content", "is missing")),
+        Some(Value::Array(parts)) => parts.into_iter().map(|part| text_part(path, part)).collect::<Result<_>>()?,
+        _ => return Err(f.error("content", "must be a text or a list of text parts")),
     };
-    f.finish(&[], &[("name", &[]), ("refusal", &[]), ("tool_calls", &["[]"]), ("audio", &[]), ("function_call", &[])])?;
+    f.finish();
     Ok(Message::new(role, content))
 }
 
 fn text_part(path: &str, value: Value) -> Result<String> {
-    let mut f = Fields::new(path, format!("{path}."), value)?;
-    if f.text("type")?.is_none_or(|kind| kind != "text") {
-        return Err(f.error("type", "must be text: air reads no other parts"));
-    }
-    let text = f.text("text")?.ok_or_else(|| f.error("text", "is missing"))?;
-    f.finish(&[], &[])?;
+    let mut f = Fields::within(format!("{path}content."), &bodies::TEXT_PART, value);
+    // There is one kind.
+    f.text("type")?;
+    let text = f.text("text")?.unwrap_or_default();
+    f.finish();
     Ok(text)
 }
 
-fn stop_text(f: &Fields, value: Value) -> Result<String> {
-    match value {
-        Value::String(text) => Ok(text),
-        _ => Err(f.error("stop", "must be a text or a list of texts")),
-    }
+fn texts(list: Vec<Value>) -> Vec<String> {
+    list.into_iter().filter_map(|v| if let Value::String(text) = v { Some(text) } else { None }).collect()
 }
 
 /// OpenAI's seeds may be negative: they are taken for their bits.
 fn seed(f: &mut Fields) -> Result<Option<u64>> {
     let Some(value) = f.take("seed") else { return Ok(None) };
-    let n = value.as_u64().or_else(|| value.as_i64().map(|n| n as u64));
-    n.map(Some).ok_or_else(|| f.error("seed", "must be a whole number"))
+    whole(&value).map(|n| Some(n as u64)).ok_or_else(|| f.error("seed", "must be a whole number"))
 }
 
 fn logit_bias(f: &mut Fields) -> Result<Vec<(u32, f32)>> {
-    let map = f.object("logit_bias")?.unwrap_or_default();
-    if map.len() > MAX_BIASES {
-        return Err(f.error("logit_bias", &format!("has {} tokens; up to {MAX_BIASES} can be", map.len())));
-    }
+    let Some(value) = f.take("logit_bias") else { return Ok(vec![]) };
     let pair = |(id, bias): (&String, &Value)| Some((id.parse().ok()?, bias.as_f64()? as f32));
-    let pairs: Option<Vec<_>> = map.iter().map(pair).collect();
+    let pairs: Option<Vec<_>> = value.as_object().and_then(|map| map.iter().map(pair).collect());
     pairs.ok_or_else(|| f.error("logit_bias", "must give a number for each token id"))
 }
 

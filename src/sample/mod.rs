@@ -20,9 +20,9 @@ mod stop;
 mod tests;
 
 pub use logprobs::Logprobs;
-pub use params::Params;
+pub use params::{Params, Range};
 pub use pcg::random_seed;
-pub use stop::StopFilter;
+pub use stop::{MAX_BYTES as MAX_STOP_BYTES, MAX_STOPS, StopFilter};
 
 use crate::error::{Error, Result};
 use candidates::Candidates;

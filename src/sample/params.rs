@@ -29,6 +29,42 @@ pub struct Params {
     pub seed: Option<u64>,
 }
 
+/// The numbers that a parameter may have, both ends included.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    /// The least.
+    pub low: f64,
+    /// The most.
+    pub high: f64,
+    /// In words, behind "must be".
+    pub words: &'static str,
+}
+
+impl Range {
+    const fn new(low: f64, high: f64, words: &'static str) -> Range {
+        Range { low, high, words }
+    }
+
+    /// Of `temperature`.
+    pub const TEMPERATURE: Range = Range::new(0.0, f32::MAX as f64, "a finite number, 0 or more");
+    /// Of `top_p`, `min_p` and `typical_p`.
+    pub const SHARE: Range = Range::new(0.0, 1.0, "from 0 to 1");
+    /// Of `repetition_penalty`.
+    pub const REPETITION: Range = Range::new(0.01, 100.0, "from 0.01 to 100");
+    /// Of `presence_penalty` and `frequency_penalty`.
+    pub const PENALTY: Range = Range::new(-100.0, 100.0, "from -100 to 100");
+    /// Of what is added to a token's logit.
+    pub const BIAS: Range = Range::new(f64::NEG_INFINITY, f32::MAX as f64, "a finite number or -inf");
+
+    fn check(&self, name: &str, x: f32) -> Result<()> {
+        // 0.01 as f32 is less than 0.01.
+        match (self.low as f32..=self.high as f32).contains(&x) {
+            true => Ok(()),
+            false => Err(field(name, format!("is {x}; it must be {}", self.words))),
+        }
+    }
+}
+
 impl Default for Params {
     fn default() -> Self {
         Params {
@@ -53,13 +89,13 @@ impl Params {
     /// # Errors
     /// `Field`, with value and range.
     pub fn check(&self, vocab: usize) -> Result<()> {
-        range("temperature", self.temperature, 0.0, f32::MAX, "a finite number, 0 or more")?;
+        Range::TEMPERATURE.check("temperature", self.temperature)?;
         for (field, x) in [("top_p", self.top_p), ("min_p", self.min_p), ("typical_p", self.typical_p)] {
-            range(field, x, 0.0, 1.0, "from 0 to 1")?;
+            Range::SHARE.check(field, x)?;
         }
-        range("repetition_penalty", self.repetition_penalty, 0.01, 100.0, "from 0.01 to 100")?;
+        Range::REPETITION.check("repetition_penalty", self.repetition_penalty)?;
         for (field, x) in [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)] {
-            range(field, x, -100.0, 100.0, "from -100 to 100")?;
+            Range::PENALTY.check(field, x)?;
         }
         if self.repeat_last_n < -1 {
             let n = self.repeat_last_n;
@@ -69,7 +105,7 @@ impl Params {
             if token as usize >= vocab {
                 return Err(field("logit_bias", format!("names token {token}; the vocabulary has {vocab}")));
             }
-            range("logit_bias", bias, f32::NEG_INFINITY, f32::MAX, "a finite number or -inf")?;
+            Range::BIAS.check("logit_bias", bias)?;
         }
         Ok(())
     }
@@ -77,11 +113,4 @@ impl Params {
 
 fn field(name: &str, problem: String) -> Error {
     Error::Field { field: name.into(), problem }
-}
-
-fn range(name: &str, x: f32, low: f32, high: f32, words: &str) -> Result<()> {
-    match (low..=high).contains(&x) {
-        true => Ok(()),
-        false => Err(field(name, format!("is {x}; it must be {words}"))),
-    }
 }

@@ -9,10 +9,10 @@
 
 use crate::error::{Error, Result};
 
-/// Most stop strings of a request.
-const MAX_STOPS: usize = 64;
+/// Most stop strings of an answer: a request's, and those of the model's chat template.
+pub const MAX_STOPS: usize = 128;
 /// Most bytes of a stop string.
-const MAX_BYTES: usize = 4096;
+pub const MAX_BYTES: usize = 4096;
 
 /// Cuts a stream of text at the first stop string.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl StopFilter {
     /// A filter for these stop strings; with none, everything passes.
     ///
     /// # Errors
-    /// `Field` for an empty stop string, one longer than 4096 bytes, or more than 64.
+    /// `Field` for an empty stop string, one longer than 4096 bytes, or more than 128.
     pub fn new(stops: Vec<String>) -> Result<Self> {
         if stops.len() > MAX_STOPS {
             let problem = format!("has {} texts; at most {MAX_STOPS} are allowed", stops.len());

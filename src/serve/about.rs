@@ -59,6 +59,11 @@ pub async fn metrics(State(app): State<Arc<App>>) -> impl axum::response::IntoRe
     ([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.measured())
 }
 
+/// `GET /openapi.json`
+pub async fn document(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(super::document::document(&app.options))
+}
+
 /// `POST /tokenize`
 pub async fn tokenize(State(app): State<Arc<App>>, input: Bytes) -> Said {
     said(app, input, |loaded, body| openai::tokenize(&loaded.engine, loaded.chat.as_ref(), body)).await

@@ -1,16 +1,16 @@
 //! What all requests share, and which of them goes where.
 
+use super::Options;
 use super::guard;
 use super::keys::Keys;
 use super::metrics::{Instruments, Metrics};
 use super::places::Places;
 use super::refusal::Refusal;
+use super::routes::{ROUTES, Route, Who};
 use super::tls::Tls;
-use super::{Options, about, answer};
 use crate::engine::{ChatFormat, Engine};
 use crate::error::{Error, Result};
-use crate::openai::{Endpoint, now};
-use axum::routing::{get, post};
+use crate::openai::now;
 use axum::{Router, middleware};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -177,33 +177,20 @@ impl Loaded {
 
 /// Which request goes where. Whether only this machine reaches it is `local`.
 pub fn router(app: Arc<App>, local: bool) -> Router {
-    let answers = |router: Router<Arc<App>>, endpoint: Endpoint| {
-        router.route(endpoint.url(), post(move |app, who, input| answer::answer(endpoint, app, who, input)))
-    };
-    let guarded = Endpoint::ALL
-        .into_iter()
-        .fold(Router::new(), answers)
-        .route("/v1/models", get(about::models))
-        .route("/v1/models/{*id}", get(about::model))
-        .route("/tokenize", post(about::tokenize))
-        .route("/detokenize", post(about::detokenize))
-        .route("/apply-template", post(about::apply_template))
-        .layer(middleware::from_fn_with_state(app.clone(), guard::keys));
-    let open = if app.options.metrics.is_none() { figures() } else { signs() };
-    whole(guarded.merge(open), app, local)
+    let own_port = app.options.metrics.is_some();
+    let keyed = some(|who| who == Who::Keyed).layer(middleware::from_fn_with_state(app.clone(), guard::keys));
+    whole(keyed.merge(some(|who| who != Who::Keyed && who.is_here(own_port))), app, local)
 }
 
 /// What a port of its own has for those who watch the server.
 pub fn watching(app: Arc<App>, local: bool) -> Router {
-    whole(figures(), app, local)
+    whole(some(Who::watches), app, local)
 }
 
-fn signs() -> Router<Arc<App>> {
-    Router::new().route("/health", get(about::health)).route("/ready", get(about::ready))
-}
-
-fn figures() -> Router<Arc<App>> {
-    signs().route("/metrics", get(about::metrics))
+/// Some of the endpoints.
+fn some(which: impl Fn(Who) -> bool) -> Router<Arc<App>> {
+    let add = |router: Router<Arc<App>>, route: &Route| router.route(route.path, (route.handler)());
+    ROUTES.iter().filter(|route| which(route.who)).fold(Router::new(), add)
 }
 
 /// With what holds for every request.

@@ -15,6 +15,7 @@ mod about;
 mod access;
 mod answer;
 mod app;
+mod document;
 mod files;
 mod guard;
 mod input;
@@ -24,6 +25,7 @@ mod listen;
 mod metrics;
 mod places;
 mod refusal;
+mod routes;
 mod socket;
 mod sse;
 #[cfg(test)]

@@ -7,6 +7,22 @@ use axum::http::{HeaderValue, Method, Response, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
+/// Statuses of refusals, and what each says.
+pub const STATUSES: &[(u16, &str)] = &[
+    (400, "The request is wrong, or asks for what the model or the server cannot do."),
+    (401, "There is no key, or it is not one of this server's."),
+    (403, "The request comes from another site's page, or under another host's name."),
+    (404, "There is no such model, or no such path."),
+    (405, "The path does not take this method."),
+    (408, "The body did not come in time."),
+    (413, "The body is too large."),
+    (429, "As much runs or waits as may, or the key's share of this minute is used up."),
+    (500, "The server failed."),
+    (503, "The model is being loaded, the server ends, it has no memory for more just now, or the time is over."),
+];
+/// Statuses that say when to come again.
+pub const RETRY: &[u16] = &[429, 503];
+
 /// A status and the body that goes with it.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -18,19 +34,21 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(status: u16, kind: &str, param: Option<&str>, code: Option<&str>, message: impl Into<String>) -> Refusal {
+        debug_assert!(STATUSES.iter().any(|(known, _)| *known == status), "{status} is not documented");
         let message: String = message.into();
         let body = json!({ "error": { "message": message, "type": kind, "param": param, "code": code } });
         Refusal { status, body, retry_after: None }
     }
 
     fn retry(self, seconds: u64) -> Refusal {
+        debug_assert!(RETRY.contains(&self.status), "{} is not documented to say when", self.status);
         Refusal { retry_after: Some(seconds), ..self }
     }
 
     /// For an error of the library.
     pub fn of(e: &Error) -> Refusal {
         let (status, body) = openai::error(e);
-        Refusal { status, body, retry_after: matches!(e, Error::Busy(_)).then_some(1) }
+        Refusal { status, body, retry_after: RETRY.contains(&status).then_some(1) }
     }
 
     pub fn invalid(message: impl Into<String>) -> Refusal {

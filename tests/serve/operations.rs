@@ -188,4 +188,7 @@ fn those_who_watch_have_a_port_of_their_own() {
     }
     let status = |path| open.server.get(path).status;
     assert_eq!((status("/metrics"), status("/health"), status("/ready"), status("/v1/models")), (404, 200, 200, 200));
+    // Its document has what is there.
+    let paths = open.server.get("/openapi.json").json()["paths"].clone();
+    assert!(paths.get("/health").is_some() && paths.get("/metrics").is_none(), "{paths}");
 }

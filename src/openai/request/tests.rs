@@ -93,10 +93,10 @@ fn what_is_wrong_or_cannot_be_done_is_named() {
         (json!({ "prompt": "a" }), "prompt is not a field that air knows"),
         (json!({ "temperature": "hot" }), "temperature must be a number"),
         (json!({ "top_k": 1.5 }), "top_k must be a whole number, 0 or more"),
-        (json!({ "max_tokens": -1 }), "max_tokens must be a whole number, 0 or more"),
+        (json!({ "max_tokens": -1 }), "max_tokens is -1; it must be 0 to 4294967295"),
         (json!({ "max_tokens": 1, "max_completion_tokens": 2 }), "max_tokens and max_completion_tokens differ"),
         (json!({ "seed": 0.5 }), "seed must be a whole number"),
-        (json!({ "stop": [1] }), "stop must be a text or a list of texts"),
+        (json!({ "stop": [1] }), "stop[0] must be a text of 1 to 4096 bytes"),
         (json!({ "logit_bias": { "x": 1 } }), "logit_bias must give a number for each token id"),
         (json!({ "model": 5 }), "model must be a text"),
         (json!({ "messages": null }), "messages is missing: the conversation so far"),
@@ -104,7 +104,10 @@ fn what_is_wrong_or_cannot_be_done_is_named() {
         (json!({ "messages": "hi" }), "messages must be a list"),
         (json!({ "messages": ["hi"] }), "messages[0] must be a JSON object"),
         (json!({ "messages": [{ "content": "a" }] }), "messages[0].role is missing"),
-        (json!({ "messages": [{ "role": "tool", "content": "a" }] }), "messages[0].role must be system, "),
+        (
+            json!({ "messages": [{ "role": "tool", "content": "a" }] }),
+            "messages[0].role must be system, developer, user or assistant",
+        ),
         (json!({ "messages": [{ "role": "user", "content": "a", "name": "b" }] }), "messages[0].name is not supported"),
         (user(json!(null)), "messages[0].content is missing"),
         (user(json!(5)), "messages[0].content must be a text or a list of text parts"),
@@ -115,11 +118,14 @@ fn what_is_wrong_or_cannot_be_done_is_named() {
         assert!(e.starts_with(want), "{extra}: {e}");
     }
     for (body, want) in [
-        (json!({ "prompt": [] }), "prompt has 0 texts; 1 to 128 can be"),
-        (json!({ "prompt": ["a", 1] }), "prompt must be a text, a list of texts, "),
-        (json!({ "prompt": [1, "a"] }), "prompt must be a text, a list of texts, "),
-        (json!({ "prompt": [-1] }), "prompt must be a text, a list of texts, "),
-        (json!({ "prompt": {} }), "prompt must be a text, a list of texts, "),
+        (
+            json!({ "prompt": [] }),
+            "prompt must be a text, a list of token ids or a list of 1 to 128 texts or lists of token ids",
+        ),
+        (json!({ "prompt": ["a", 1] }), "prompt must be a text, a list of token ids or a list of 1 to 128 "),
+        (json!({ "prompt": [1, "a"] }), "prompt must be a text, a list of token ids or a list of 1 to 128 "),
+        (json!({ "prompt": [-1] }), "prompt must be a text, a list of token ids or a list of 1 to 128 "),
+        (json!({ "prompt": {} }), "prompt must be a text, a list of token ids or a list of 1 to 128 "),
         (json!({ "prompt": "a", "logprobs": 21 }), "logprobs is 21; it must be 0 to 20"),
         (json!({ "prompt": "a", "logprobs": 1, "echo": true }), "logprobs with echo is not supported"),
         (json!({ "prompt": ["a", "b"], "n": 65 }), "n is 65; it must be 1 to 64 with 2 prompts"),
@@ -127,6 +133,10 @@ fn what_is_wrong_or_cannot_be_done_is_named() {
         let e = read(Endpoint::Completions, body.clone()).unwrap_err().to_string();
         assert!(e.starts_with(want), "{body}: {e}");
     }
+    // The nearest float64 is the least seed.
+    let below = r#"{"prompt": "a", "seed": -9223372036854775809}"#;
+    let e = read(Endpoint::Completions, serde_json::from_str(below).unwrap()).unwrap_err().to_string();
+    assert_eq!(e, "seed must be a whole number");
     let e = read(Endpoint::Completions, json!([])).unwrap_err().to_string();
     assert_eq!(e, "body must be a JSON object");
     assert_eq!(Endpoint::of("/v1/completions").unwrap(), Endpoint::Completions);

@@ -365,10 +365,10 @@ fn what_waits_has_a_bound_and_goes_with_the_engine() {
             Ok(g) => waiting.push(g),
             Err(e) => break e.to_string(),
         }
-        assert!(waiting.len() <= 2048, "nothing bounds what waits");
+        assert!(waiting.len() <= 8192, "nothing bounds what waits");
     };
     // As many as the engine has seen, and as many again that it has not.
-    assert_eq!((waiting.len(), refused.contains("1024 requests are waiting")), (2048, true), "{refused}");
+    assert_eq!((waiting.len(), refused.contains("4096 requests are waiting")), (8192, true), "{refused}");
     drop(e);
     assert!(running.last().unwrap().is_err() && waiting.into_iter().all(|g| g.last().unwrap().is_err()));
 }

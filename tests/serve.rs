@@ -1,6 +1,10 @@
 //! `air serve` as its clients meet it, with the embedded model: the same answers as alone, whole or in pieces, one form
 //! for all that is wrong, and an end that leaves nobody without an answer.
 
+#[path = "serve/attack.rs"]
+mod attack;
+#[path = "common/bad_requests.rs"]
+mod bad_requests;
 #[path = "common/http.rs"]
 mod http;
 #[path = "serve/json_schema.rs"]

@@ -20,6 +20,8 @@ const POSITIONS: u64 = 4096;
 const ROWS: usize = 512;
 /// Answers that may wait for each that may run, unless it is said.
 const WAITING: usize = 4;
+/// Answers that may run or wait at most.
+const MOST_ANSWERS: usize = 4096;
 
 /// Answer OpenAI's API over HTTP
 #[derive(clap::Args)]
@@ -37,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
     /// Answers that may run or wait at once; more are refused with 429 [default: 5 for each sequence]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_ANSWERS as i64))]
     max_queue: Option<u32>,
     /// Seconds that answers may go on after the first Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
@@ -136,7 +138,7 @@ fn options(args: &Args, settings: &Settings, sequences: usize) -> Result<Options
         aliases: args.alias.clone(),
         sampling: Params { seed: settings.number("sampling.seed"), ..sampling::params(settings, &[]) },
         max_tokens,
-        most: args.max_queue.map_or(sequences * (1 + WAITING), |n| n as usize).min(1024),
+        most: args.max_queue.map_or(sequences * (1 + WAITING), |n| n as usize).min(MOST_ANSWERS),
         grace: Duration::from_secs(args.grace.into()),
         patience: Patience::default(),
     })

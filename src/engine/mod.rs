@@ -55,7 +55,7 @@ use std::time::{Duration, Instant};
 pub use together::Together;
 
 /// Requests that may wait, before the engine's thread has seen them and again when it has.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4096;
 
 /// A loaded model and the thread that runs it.
 #[derive(Debug)]

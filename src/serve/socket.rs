@@ -6,6 +6,10 @@ use crate::error::{Error, Result};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 
+/// Connections that the system keeps until they are accepted, if it allows that: a thousand may come at once, and who
+/// finds no room tries again after a second. `TcpListener::bind` asks for 128.
+const BACKLOG: i32 = 4096;
+
 /// The flags that say where a socket listens.
 pub struct Flags {
     host: &'static str,
@@ -46,6 +50,8 @@ impl Bound {
             Error::Io { file: at.to_string(), problem: format!("cannot listen: {e}{hint}") }
         };
         let socket = TcpListener::bind(at).map_err(failed)?;
+        // Once more, with room.
+        rustix::net::listen(&socket, BACKLOG).map_err(|e| failed(e.into()))?;
         socket.set_nonblocking(true).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(Bound { socket, address })

@@ -55,9 +55,6 @@ pub enum Error {
     /// There is too much to do just now; the same request may succeed later.
     #[error("{0}")]
     Busy(String),
-    /// A request was given so much time, which is over.
-    #[error("{0}")]
-    Late(String),
     /// The engine failed while it ran (a layer produced NaN, a thread died).
     #[error("{0}")]
     Engine(String),

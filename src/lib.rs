@@ -65,7 +65,7 @@
 //! let mut tokens = 0;
 //! for event in engine.submit(request)? {
 //!     match event? {
-//!         Event::Prompt(_) => {}
+//!         Event::Prompt(_) | Event::Read(_) => {}
 //!         Event::Token(token) => {
 //!             print!("{}", token.text);
 //!             tokens += 1;

@@ -8,7 +8,7 @@ mod models;
 #[path = "common/requests.rs"]
 mod requests;
 
-use air_rs::engine::{Chunk, Engine, Event, FinishReason, LoadOptions, Outputs, Request, Runner, load};
+use air_rs::engine::{Chunk, Engine, Event, FinishReason, Generation, LoadOptions, Outputs, Request, Runner, load};
 use air_rs::format::gguf;
 use air_rs::meta::Value;
 use air_rs::quant::Kind;
@@ -155,7 +155,7 @@ fn requests_that_run_together_get_what_they_get_alone() {
         let have: Vec<u32> = g
             .filter_map(|event| match event.unwrap() {
                 Event::Token(t) => Some(t.id),
-                Event::Finished(_) | Event::Prompt(_) => None,
+                Event::Finished(_) | Event::Prompt(_) | Event::Read(_) => None,
             })
             .collect();
         assert_eq!(have, alone[i], "request {i}");
@@ -250,7 +250,7 @@ fn a_text_that_overflows_ends_alone() {
     assert!(ends.iter().all(|e| e.contains("embed gave NaN")), "{ends:?}");
     let token = |event| match event {
         Ok(Event::Token(t)) => Some(t.id),
-        Ok(Event::Finished(_) | Event::Prompt(_)) => None,
+        Ok(Event::Finished(_) | Event::Prompt(_) | Event::Read(_)) => None,
         Err(e) => panic!("{e}"),
     };
     assert_eq!(sound.filter_map(token).collect::<Vec<u32>>(), want);
@@ -325,7 +325,7 @@ fn a_request_goes_on_where_an_earlier_one_stopped() {
                     match event.unwrap() {
                         Event::Token(t) => ids.push(t.id),
                         Event::Finished(f) => kept = f.usage.kept_tokens as usize,
-                        Event::Prompt(_) => {}
+                        Event::Prompt(_) | Event::Read(_) => {}
                     }
                 }
                 (ids, kept)
@@ -392,4 +392,35 @@ fn evaluations_give_the_logits_of_every_position() {
     let mut r = runner("llama-gqa", &LoadOptions { exact: true, ..LoadOptions::default() });
     assert_eq!(bits(&have), bits(&evaluate(&mut r, &prompt, 50)));
     assert_eq!(e.evaluate(vec![]).unwrap().count(), 0);
+}
+
+/// What an evaluation of the prompt gives, though an earlier text has left its state, and the answer is the same.
+#[test]
+fn how_probable_a_prompt_was_is_told_of_each_token_once() {
+    use air_rs::sample::Logprobs;
+    let e = engine("llama-gqa", LoadOptions { max_rows: 16, max_sequences: 3, ..LoadOptions::default() });
+    let prompt = tokens(45, 3);
+    let answer = ids(&e, greedy(prompt.clone(), 5));
+    let vocab = e.info().spec.vocab;
+    let logits: Vec<f32> = e.evaluate(prompt.clone()).unwrap().flat_map(|l| l.unwrap().values).collect();
+    let behind = logits.chunks(vocab).zip(&prompt[1..]).map(|(row, &id)| (id, Some(Logprobs::of(row, id, 2))));
+    let want: Vec<(u32, Option<Logprobs>)> = std::iter::once((prompt[0], None)).chain(behind).collect();
+    let asked = || Request { prompt_logprobs: Some(2), ..greedy(prompt.clone(), 5) };
+    let all: Vec<Generation> = (0..3).map(|_| e.submit(asked()).unwrap()).collect();
+    for g in all {
+        let (mut read, mut ids) = (vec![], vec![]);
+        for event in g {
+            match event.unwrap() {
+                Event::Read(more) => read.extend(more),
+                Event::Token(t) => ids.push(t.id),
+                Event::Finished(f) => assert_eq!((f.usage.kept_tokens, f.usage.read_tokens), (0, 45)),
+                Event::Prompt(_) => {}
+            }
+        }
+        assert_eq!((&read, &ids), (&want, &answer));
+    }
+    // Nothing need be generated.
+    let none = Request { prompt_logprobs: Some(0), ..greedy(vec![9], 0) };
+    let first = e.submit(none).unwrap().next().unwrap().unwrap();
+    assert_eq!(first, Event::Read(vec![(9, None)]));
 }

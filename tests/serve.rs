@@ -121,6 +121,56 @@ fn choices_and_prompts_each_have_their_place() {
     assert_eq!(prompt, json!({ "prompt": "ROMEO:\nhi\n\nJULIET:\n" }));
 }
 
+/// The prompt with an answer of none, and both together: what the same text gives when it is all prompt.
+#[test]
+fn a_prompt_that_is_wanted_back_brings_its_probabilities() {
+    let server = Server::start(&["--max-num-seqs", "3"]);
+    let body = json!({ "prompt": "ROMEO:", "max_tokens": 6, "temperature": 0, "logprobs": 2, "echo": true, "n": 2 });
+    let whole = server.post(COMPLETIONS, &body).json();
+    let both = &whole["choices"][0];
+    assert_eq!(both["logprobs"], whole["choices"][1]["logprobs"]);
+    let list = |choice: &Value, of: &str| choice["logprobs"][of].as_array().unwrap().clone();
+    let (tokens, chosen) = (list(both, "tokens"), list(both, "token_logprobs"));
+    assert!(chosen[0].is_null() && chosen[1..].iter().all(|p| p.as_f64().unwrap() <= 0.0), "{chosen:?}");
+    assert!(both["logprobs"]["top_logprobs"][0].is_null());
+    let joined: String = tokens.iter().map(|t| t.as_str().unwrap()).collect();
+    assert_eq!(joined, text(&json!({ "choices": [both] })));
+    // Each token's place in the text, the prompt's and the answer's.
+    let places = list(both, "text_offset");
+    for (token, at) in tokens.iter().zip(&places) {
+        let behind: String = joined.chars().skip(at.as_u64().unwrap() as usize).collect();
+        assert!(behind.starts_with(token.as_str().unwrap()), "{token} at {at} of {joined}");
+    }
+    let all = json!({ "prompt": joined, "max_tokens": 0, "logprobs": 2, "echo": true });
+    let all = server.post(COMPLETIONS, &all).json()["choices"][0].clone();
+    assert_eq!(all["logprobs"], both["logprobs"], "as it was chosen, so it is read");
+    // In a stream the pieces join to the same lists.
+    let mut stream = body.clone();
+    stream["stream"] = json!(true);
+    let events = server.post(COMPLETIONS, &stream).events();
+    let first = events.iter().filter_map(|e| e["choices"].get(0)).filter(|c| c["index"] == 0);
+    let pieces: Vec<Value> =
+        first.filter_map(|c| c["logprobs"]["token_logprobs"].as_array()).flatten().cloned().collect();
+    assert_eq!(pieces, chosen);
+}
+
+#[test]
+fn an_answer_ends_with_what_there_is_when_its_time_is_over() {
+    let server = Server::start(&["--device", "fake:20", "--timeout", "1"]);
+    let ask = |more: Value| {
+        let mut body =
+            json!({ "prompt": "ROMEO:", "max_tokens": 5000, "logit_bias": { "2": -100, "0": -100, "1": -100 } });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post(COMPLETIONS, &body).json()
+    };
+    for (more, least) in [(json!({ "timeout": 0 }), 0), (json!({ "timeout": 0.3 }), 1), (json!({}), 1)] {
+        let body = ask(more);
+        assert_eq!(body["choices"][0]["finish_reason"], "length", "{body}");
+        let n = body["usage"]["completion_tokens"].as_u64().unwrap();
+        assert!((least..200).contains(&n), "{n} tokens");
+    }
+}
+
 #[test]
 fn probabilities_are_those_of_the_tokens() {
     let server = Server::start(&[]);

@@ -185,6 +185,7 @@ fn a_long_prompt_says_how_far_it_is_and_can_be_cancelled() {
                     flag.store(true, std::sync::atomic::Ordering::Relaxed);
                 }
                 Event::Token(_) => tokens += 1,
+                Event::Read(_) => {}
                 Event::Finished(end) => assert_eq!(end.reason, FinishReason::Cancelled),
             }
         }

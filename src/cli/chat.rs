@@ -233,7 +233,7 @@ impl Chat {
         self.last = Some(finished);
         match reason {
             FinishReason::Cancelled if !std::io::stdin().is_terminal() => Err(Error::Cancelled),
-            FinishReason::Cancelled | FinishReason::Stop | FinishReason::Length => Ok(()),
+            FinishReason::Cancelled | FinishReason::Stop | FinishReason::Length | FinishReason::TimeLimit => Ok(()),
         }
     }
 

@@ -196,7 +196,7 @@ pub fn follow(generation: Generation, heard: &mut dyn FnMut(&str) -> Result<()>)
             Event::Prompt(PromptProgress { read, all }) if start.elapsed() > LONG => {
                 bar.get_or_insert_with(|| progress::steps("prompt", all.into())).set_position(read.into());
             }
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Read(_) => {}
             Event::Token(token) => {
                 bar.take().inspect(ProgressBar::finish_and_clear);
                 heard(&token.text)?;

@@ -6,7 +6,7 @@
 use super::bench::{Lengths, Limits, Work};
 use super::{human, model, output, synth};
 use crate::config::{Device, Size};
-use crate::engine::{LoadOptions, Outlook, cores, outlook};
+use crate::engine::{LoadOptions, ModelInfo, Outlook, cores, outlook};
 use crate::error::Result;
 use crate::format::Catalogue;
 use crate::hal::{Home, gpu_limits};
@@ -81,6 +81,16 @@ pub fn run(args: Args) -> Result<()> {
         true => output::json(&forecast.json(roomier.as_ref())),
         false => output::report(&forecast.text(roomier.as_ref())),
     }
+}
+
+/// How long a token of one answer takes at best, by what was loaded where and the rate of the memory: the first ones, as
+/// later ones read the state of those before them too. None where nothing that binds it is known.
+pub fn at_best(info: &ModelInfo, memory: Option<f64>) -> Option<Prediction> {
+    let residence = &info.residence;
+    let rates = Rates { drive: residence.drive_rate(), memory, link: None, device: None, cores: None };
+    // Of a GPU's memory nothing is known here.
+    let known = !residence.on_gpu;
+    known.then(|| rates.pass(residence.plan.traffic(&residence.units, 1), 0.0)).flatten()
 }
 
 /// Bytes per second: `7GB`, `7 GB/s`.

@@ -1,12 +1,15 @@
 //! `air serve`: OpenAI's API over one model.
 
+use super::bench::Limits;
 use super::settings::Uses;
-use super::{human, interrupt, model, output, sampling};
-use crate::config::{Origin, Settings};
-use crate::engine::{Engine, LoadOptions, StateSize};
+use super::{human, interrupt, model, output, plan, sampling};
+use crate::config::{Device, Origin, Settings};
+use crate::engine::{Engine, LoadOptions, StateSize, available_memory, cores};
 use crate::error::{Error, Result};
+use crate::format::Catalogue;
 use crate::sample::Params;
 use crate::serve::{Options, Patience, Server, TlsFiles, Told};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,6 +21,8 @@ const SEQUENCES: usize = 32;
 const POSITIONS: u64 = 4096;
 /// Rows of a batch: prompts are read beside all sequences that generate.
 const ROWS: usize = 512;
+/// Bytes of weights from which on a speed is predicted: the processor's caches keep much of fewer.
+const SMALL: u64 = 256 << 20;
 /// Answers that may wait for each that may run, unless it is said.
 const WAITING: usize = 4;
 /// Answers that may run or wait at most.
@@ -41,6 +46,9 @@ pub struct Args {
     /// Answers that may run or wait at once; more are refused with 429 [default: 5 for each sequence]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_ANSWERS as i64))]
     max_queue: Option<u32>,
+    /// Seconds that an answer may take, waiting included; requests may ask for fewer [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    timeout: Option<u32>,
     /// Seconds that answers may go on after the first Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u32,
@@ -59,6 +67,7 @@ static KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
         "serve.metrics-port",
         "serve.log",
         "batch.max-num-seqs",
+        "batch.prefix-cache",
     ];
     [sampling::Generating::keys(), own].concat()
 });
@@ -91,6 +100,7 @@ pub fn run(args: Args) -> Result<()> {
         max_sequences: sequences,
         state: StateSize::UpTo(sequences as u64 * POSITIONS.min(context.into())),
         max_rows: ROWS,
+        prefix_cache: settings.number("batch.prefix-cache"),
         ..model::options_of_server(&settings, args.model.how())?
     };
     let at = server.url();
@@ -98,13 +108,18 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(at) = server.metrics_url() {
         output::note(format_args!("{at} has figures for Prometheus"));
     }
+    let rate = Cell::new(None);
     let ready = |engine: &Engine| {
         // Until here Ctrl-C ends the process; from here the second one does.
         interrupt::watch()?;
-        about(engine, sequences);
+        about(engine, sequences, rate.get());
         output::line(format_args!("ready: {at}/v1"))
     };
-    server.run(|| model::load(&catalogue, &load_options), ready, told)
+    let load = || {
+        rate.set(memory_rate(&catalogue, &load_options));
+        model::load(&catalogue, &load_options)
+    };
+    server.run(load, ready, told)
 }
 
 /// What signals say.
@@ -139,6 +154,7 @@ fn options(args: &Args, settings: &Settings, sequences: usize) -> Result<Options
         sampling: Params { seed: settings.number("sampling.seed"), ..sampling::params(settings, &[]) },
         max_tokens,
         most: args.max_queue.map_or(sequences * (1 + WAITING), |n| n as usize).min(MOST_ANSWERS),
+        timeout: args.timeout.map(|s| Duration::from_secs(s.into())),
         grace: Duration::from_secs(args.grace.into()),
         patience: Patience::default(),
     })
@@ -165,8 +181,17 @@ fn tls(settings: &Settings) -> Result<Option<TlsFiles>> {
     }
 }
 
-/// What was loaded, for whoever started the server.
-fn about(engine: &Engine, sequences: usize) {
+/// Bytes per second that the memory gives, for the prediction; of a small model caches hold much, and nothing is
+/// measured. Before it is loaded, when there is room to measure in.
+fn memory_rate(catalogue: &Catalogue, options: &LoadOptions) -> Option<f64> {
+    let weights: u64 = catalogue.tensors.values().map(|t| t.extent.len).sum();
+    let threads = options.threads.unwrap_or_else(cores);
+    let worth = weights >= SMALL && !matches!(options.device, Device::Fake(_));
+    worth.then(|| Limits::quick(threads, available_memory()).best_memory()).flatten()
+}
+
+/// What was loaded, and how fast it can be, for whoever started the server.
+fn about(engine: &Engine, sequences: usize, memory_rate: Option<f64>) {
     let info = engine.info();
     let name = info.name.as_deref().unwrap_or(&info.file);
     output::note(format_args!(
@@ -176,4 +201,10 @@ fn about(engine: &Engine, sequences: usize) {
         human::thousands(info.state_positions.into()),
         human::thousands(info.context.into()),
     ));
+    if let Some(p) = memory_rate.and_then(|rate| plan::at_best(info, Some(rate))) {
+        let (rate, by) = (1.0 / p.seconds, p.bound.words());
+        let line =
+            format_args!("predicted: {rate:.2} tok/s at best for one answer, bound by the {by}; others ride along");
+        output::note(line);
+    }
 }

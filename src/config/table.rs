@@ -128,6 +128,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Most sequences that run at once",
     },
     Setting {
+        key: "batch.prefix-cache",
+        flag: "prefix-cache",
+        short: None,
+        env: "AIR_PREFIX_CACHE",
+        default: Default::Value("100%"),
+        kind: Kind::Size,
+        value: "SIZE",
+        help: "Memory of the context state that ended texts may hold, for those that begin alike; 0 keeps none",
+    },
+    Setting {
         key: "serve.host",
         flag: "host",
         short: Some('H'),

@@ -55,10 +55,13 @@ struct Generating {
     cancel: Arc<AtomicBool>,
     tokenizer: Arc<Tokenizer>,
     context: u32,
+    vocab: usize,
     sampler: Sampler,
     detokenizer: Detokenizer,
     stop: StopFilter,
     usage: Usage,
+    /// Tokens of the prompt of which it was told how probable they were.
+    told: usize,
     submitted: Instant,
     /// When it was given a sequence first.
     admitted: Option<Instant>,
@@ -105,6 +108,7 @@ impl Job {
     pub fn shareable(&self) -> &[u32] {
         match &self.work {
             Work::Evaluate(_) => &[],
+            Work::Generate(g) if g.tells(&self.tokens) => &[],
             Work::Generate(_) => &self.tokens[..self.tokens.len() - 1],
         }
     }
@@ -143,6 +147,14 @@ impl Job {
             g.usage.kept_tokens = n as u32;
             g.admitted = Some(now);
             g.usage.queued = now - g.submitted;
+        }
+    }
+
+    /// Whether the logits of all its rows are wanted, and not of the last only.
+    pub fn wants_all(&self) -> bool {
+        match &self.work {
+            Work::Evaluate(_) => true,
+            Work::Generate(g) => g.tells(&self.tokens),
         }
     }
 
@@ -203,10 +215,8 @@ impl Job {
         if let Work::Generate(g) = &mut self.work
             && unwanted
         {
-            match g.cancel.load(Ordering::Relaxed) {
-                true => g.finish(FinishReason::Cancelled),
-                false => drop((g.events)(Err(g.late()))),
-            }
+            let cancelled = g.cancel.load(Ordering::Relaxed);
+            g.finish(if cancelled { FinishReason::Cancelled } else { FinishReason::TimeLimit });
         }
         unwanted
     }
@@ -238,14 +248,23 @@ impl Job {
                 if sent.is_err() || self.pending().is_empty() { Progress::Ended } else { Progress::Running }
             }
             Work::Generate(_) if logits.is_empty() => Progress::Running,
-            Work::Generate(g) => match g.next(logits, self.read, now) {
-                Ok(Some(token)) => {
-                    self.tokens.push(token);
-                    Progress::Running
+            Work::Generate(g) => {
+                if g.tells(&self.tokens) && !g.tell(&self.tokens, first, logits) {
+                    g.finish(FinishReason::Cancelled);
+                    return Progress::Ended;
                 }
-                Ok(None) => Progress::Ended,
-                Err(e) => self.fail(e),
-            },
+                if self.read < self.tokens.len() {
+                    return Progress::Running;
+                }
+                match g.next(logits, self.read, now) {
+                    Ok(Some(token)) => {
+                        self.tokens.push(token);
+                        Progress::Running
+                    }
+                    Ok(None) => Progress::Ended,
+                    Err(e) => self.fail(e),
+                }
+            }
         }
     }
 }
@@ -315,6 +334,8 @@ impl Generating {
             context: bounds.context,
             sampler,
             usage,
+            told: 0,
+            vocab: bounds.vocab,
             submitted,
             admitted: None,
             first_token: None,
@@ -326,13 +347,29 @@ impl Generating {
         self.request.time_limit.is_some_and(|limit| now.saturating_duration_since(self.submitted) >= limit)
     }
 
-    fn late(&self) -> Error {
-        let (seconds, n) = (self.request.time_limit.unwrap_or_default().as_secs_f64(), self.usage.generated_tokens);
-        Error::Late(format!("the {seconds} seconds that the answer was given are over, {n} tokens of it have come"))
+    /// Whether tokens of the prompt are left to tell of. What is generated is none of it.
+    fn tells(&self, tokens: &[u32]) -> bool {
+        self.request.prompt_logprobs.is_some() && self.first_token.is_none() && self.told < tokens.len()
     }
 
-    /// Chooses the next token of a sequence of `len` tokens; `None` when the generation has ended.
+    /// Tells of the tokens behind the rows from `first` on, whose logits these are, and of the very first. False when
+    /// nobody hears it.
+    fn tell(&mut self, tokens: &[u32], first: usize, logits: &[f32]) -> bool {
+        let (vocab, n) = (self.vocab, self.request.prompt_logprobs.unwrap_or(0) as usize);
+        let end = (first + logits.len() / vocab + 1).min(tokens.len());
+        let row = |at: usize| &logits[(at - 1 - first) * vocab..][..vocab];
+        let told = |at: usize| (tokens[at], (at > 0).then(|| Logprobs::of(row(at), tokens[at], n)));
+        // What is read again was told.
+        let told: Vec<_> = (self.told..end).map(told).collect();
+        self.told += told.len();
+        told.is_empty() || (self.events)(Ok(Event::Read(told)))
+    }
+
+    /// Chooses the next token of a sequence of `len` tokens, whose logits are the last ones; `None` when the generation
+    /// has ended.
     fn next(&mut self, logits: &mut [f32], len: usize, now: Instant) -> Result<Option<u32>> {
+        let last = logits.len().saturating_sub(self.vocab);
+        let logits = &mut logits[last..];
         if self.request.max_tokens == 0 {
             self.finish(FinishReason::Length);
             return Ok(None);

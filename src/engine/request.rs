@@ -30,7 +30,7 @@ pub struct Request {
     /// Of those of one tenant that wait, smaller ones come first; among all that run, larger ones than 0 give way first
     /// where state is short.
     pub priority: i32,
-    /// How long it may take, from its submission on: then it ends with the error `Late`.
+    /// How long it may take, from its submission on: then it ends with what there is.
     pub time_limit: Option<Duration>,
     /// While memory is short it waits, and is not refused.
     pub patient: bool,
@@ -38,6 +38,8 @@ pub struct Request {
     pub progress: bool,
     /// Say how probable each token was, and as many of the most probable ones in its place.
     pub logprobs: Option<u32>,
+    /// The same of the prompt's tokens; all of them are read for it, whatever earlier texts have left.
+    pub prompt_logprobs: Option<u32>,
 }
 
 /// What a generation reports.
@@ -45,6 +47,8 @@ pub struct Request {
 pub enum Event {
     /// How far the prompt is, where that was asked for.
     Prompt(PromptProgress),
+    /// The next tokens of the prompt with how probable each was, where that was asked for; of the first nothing is known.
+    Read(Vec<(u32, Option<Logprobs>)>),
     /// A token was generated.
     Token(Token),
     /// The last event.
@@ -92,6 +96,8 @@ pub enum FinishReason {
     Stop,
     /// The most tokens allowed, or the end of the context.
     Length,
+    /// The time that it was given is over.
+    TimeLimit,
     /// Somebody cancelled it.
     Cancelled,
 }
@@ -101,7 +107,7 @@ impl FinishReason {
     pub fn name(self) -> &'static str {
         match self {
             FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
+            FinishReason::Length | FinishReason::TimeLimit => "length",
             FinishReason::Cancelled => "cancelled",
         }
     }
@@ -185,7 +191,7 @@ impl Generation {
         let mut text = String::new();
         for event in self {
             match event? {
-                Event::Prompt(_) => {}
+                Event::Prompt(_) | Event::Read(_) => {}
                 Event::Token(t) => text.push_str(&t.text),
                 Event::Finished(f) => {
                     text.push_str(&f.text);
@@ -206,7 +212,7 @@ impl Iterator for Generation {
             return None;
         }
         let event = self.events.recv().unwrap_or_else(|_| Err(gone()));
-        self.ended = !matches!(event, Ok(Event::Token(_) | Event::Prompt(_)));
+        self.ended = !matches!(event, Ok(Event::Token(_) | Event::Prompt(_) | Event::Read(_)));
         Some(event)
     }
 }

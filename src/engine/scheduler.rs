@@ -252,7 +252,7 @@ impl Scheduler {
                 if job.reader().is_some_and(is_behind) {
                     continue;
                 }
-                let (pending, all) = (job.pending().len(), job.reader().is_some());
+                let (pending, all) = (job.pending().len(), job.wants_all());
                 let most = if decoding { rows } else { rows.min(prompts) };
                 let tokens = pending.min(most).min(if all { outputs } else { usize::MAX });
                 let ends = tokens == pending;

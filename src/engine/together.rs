@@ -57,7 +57,7 @@ impl<'e> Together<'e> {
             // What it said before it stopped is still heard.
             return if stopped && self.events.is_empty() { Err(gone()) } else { Ok(None) };
         };
-        self.running -= usize::from(!matches!(event, Ok(Event::Token(_) | Event::Prompt(_))));
+        self.running -= usize::from(!matches!(event, Ok(Event::Token(_) | Event::Prompt(_) | Event::Read(_))));
         Ok(Some((tag, event)))
     }
 }

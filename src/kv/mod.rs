@@ -84,7 +84,7 @@ impl Pool {
     ///
     /// An `extend` that takes pages lowers this by as many. A `commit` that frees pages raises it by as many at most. A
     /// release elsewhere never raises it. Who shares the pages of one that grows may raise it, by the page that both would
-    /// write and by those that a window leaves behind; it does so only where it is covered.
+    /// write and by those that a window leaves behind; `reserve`, which must follow, fails where that is not covered.
     fn due(&self, s: &Sequence, table: &[u32], max_rows: usize) -> usize {
         if s.reserved <= s.len {
             return 0;
@@ -237,27 +237,22 @@ impl Kv {
     }
 
     /// A sequence with the same first `len` positions as one that may be growing: whichever of them writes a page first
-    /// that both have copies it. `None` where a window has given some of them back, or where what is reserved would not
-    /// be covered any more.
+    /// that both have copies it. `None` where a window has given some of them back. Others' reservations are covered for
+    /// certain only when something was reserved for this one too.
     pub fn fork_at(&mut self, id: SeqId, len: u32) -> Option<SeqId> {
         self.can_restore(id, len).ok()?;
         let mut tables = self.get(id).tables.clone();
         tables.iter_mut().for_each(|table| table.truncate((len as usize).div_ceil(PAGE)));
-        self.share(Sequence { len, tables, reserved: 0 })
+        Some(self.share(Sequence { len, tables, reserved: 0 }))
     }
 
-    /// A sequence over pages that others hold too, unless what is reserved would not be covered any more.
-    fn share(&mut self, mut s: Sequence) -> Option<SeqId> {
+    /// A sequence over pages that others hold too.
+    fn share(&mut self, mut s: Sequence) -> SeqId {
         for (pool, table) in self.pools.iter_mut().zip(&mut s.tables) {
             table.iter().filter(|&&p| p != NO_PAGE).for_each(|&p| pool.holders[p as usize] += 1);
             table.reserve_exact(self.entries.saturating_sub(table.len()));
         }
-        let id = self.insert(s);
-        if self.covers() {
-            return Some(id);
-        }
-        self.release(id);
-        None
+        self.insert(s)
     }
 
     /// One more holds a page; its bytes.

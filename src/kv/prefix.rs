@@ -154,9 +154,9 @@ impl Prefixes {
         }
     }
 
-    /// A sequence behind the first `len` tokens of what was found. Nothing is reserved for it. `None` where what others
-    /// have reserved would not be covered any more.
-    pub fn go_on(&self, kv: &mut Kv, found: &Found) -> Option<SeqId> {
+    /// A sequence behind the first `len` tokens of what was found. Others' reservations are covered for certain only when
+    /// something was reserved for this one too.
+    pub fn go_on(&self, kv: &mut Kv, found: &Found) -> SeqId {
         let table = |group: usize| {
             let first = kv.first_page(group, found.len);
             let page = |(i, &at): (usize, &usize)| if i < first { NO_PAGE } else { self.node(at).pages[group] };

@@ -22,6 +22,9 @@ const MAX_TOKENS: usize = 1 << 20;
 /// Most bytes of a `custom_id`.
 pub const MAX_ID: usize = 512;
 
+const PRIORITY: Shape = Shape::Whole(i32::MIN as i128, i32::MAX as i128);
+/// Of `timeout`: more than a day is none.
+const SECONDS: Range = Range::new(0.0, 86_400.0, "seconds, from 0 to 86400");
 const COUNT: Shape = Shape::Whole(0, u32::MAX as i128);
 const LOGPROBS: Shape = Shape::Whole(0, MAX_LOGPROBS);
 const IDS: Shape = Shape::List(&List { of: COUNT, what: "token ids", least: 0, most: usize::MAX });
@@ -74,7 +77,7 @@ pub static COMPLETION: Object = Object {
                 Shape::Either(&[Shape::Text, SOME_IDS, PROMPTS]),
                 "the text to go on from, its token ids, or several of either",
             ),
-            Field::or("echo", Shape::Flag, "false", "the prompt stands before the answer; not with logprobs"),
+            Field::or("echo", Shape::Flag, "false", "the prompt stands before the answer, and its tokens in logprobs"),
             Field::may(
                 "logprobs",
                 LOGPROBS,
@@ -182,6 +185,12 @@ const COMMON: &[Field] = &[
     Field::or("return_token_ids", Shape::Flag, "false", "tell which tokens the answer is; vLLM's name for it"),
     Field::may("max_tokens", COUNT, "most tokens of the answer; the server's setting, or what the context leaves"),
     Field::may("max_completion_tokens", COUNT, "the newer name of max_tokens; where both are given they are equal"),
+    Field::or("priority", PRIORITY, "0", "of one's own that wait, smaller ones come first; vLLM's name for it"),
+    Field::may(
+        "timeout",
+        Shape::Number(&SECONDS),
+        "seconds that it may take, from its coming on; then it ends with what there is",
+    ),
     Field::may("stop", Shape::Either(&[STOP, STOPS]), "texts that end the answer, which are not part of it"),
 ];
 

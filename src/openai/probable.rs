@@ -1,6 +1,7 @@
 //! How probable tokens were, in the two forms that the API has for it.
 
 use crate::engine::Token;
+use crate::sample::Logprobs;
 use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
@@ -28,15 +29,18 @@ pub(super) fn chat(tokens: &[(usize, Token)], tokenizer: &Tokenizer) -> Value {
 pub(super) fn completions(tokens: &[(usize, Token)], tokenizer: &Tokenizer) -> Value {
     let (mut texts, mut chosen, mut top, mut offsets) = (vec![], vec![], vec![], vec![]);
     for (at, token) in tokens {
-        let Some(l) = &token.logprobs else { continue };
-        let mut map = Map::new();
-        for &(id, logprob) in &l.top {
-            // Two tokens may have one text: the more probable one stands.
-            map.entry(text(id, tokenizer)).or_insert_with(|| json!(logprob));
-        }
+        let map = |l: &Logprobs| {
+            let mut map = Map::new();
+            for &(id, logprob) in &l.top {
+                // Two tokens may have one text: the more probable one stands.
+                map.entry(text(id, tokenizer)).or_insert_with(|| json!(logprob));
+            }
+            map
+        };
         texts.push(text(token.id, tokenizer));
-        chosen.push(l.chosen);
-        top.push(Value::Object(map));
+        // Of a prompt's first token nothing is known.
+        chosen.push(token.logprobs.as_ref().map(|l| l.chosen));
+        top.push(token.logprobs.as_ref().map(map));
         offsets.push(*at);
     }
     json!({ "tokens": texts, "token_logprobs": chosen, "top_logprobs": top, "text_offset": offsets })

@@ -153,18 +153,22 @@ static COMPLETION_LOGPROBS: Object = Object {
     about: "how probable tokens were: lists beside each other",
     fields: &[&[
         Field::must("tokens", TEXTS, "their texts"),
-        Field::must("token_logprobs", list(&LOGPROBS), "the logarithms of their probabilities"),
+        Field::must(
+            "token_logprobs",
+            list(&LOGPROBS),
+            "the logarithms of their probabilities; null for the first of a prompt",
+        ),
         Field::must("top_logprobs", list(&TOPS), "those of the most probable ones in their places, by their texts"),
         Field::must("text_offset", IDS, "where their texts begin, in characters"),
     ]],
 };
-static LOGPROBS: List = several(LOGPROB);
-static TOPS: List = several(Shape::Names(&Names {
+static LOGPROBS: List = several(Shape::OrNull(&LOGPROB));
+static TOPS: List = several(Shape::OrNull(&Shape::Names(&Names {
     value: LOGPROB,
     numbers: false,
     most: usize::MAX,
     problem: "must give a number for each token",
-}));
+})));
 
 static USAGE: Object = Object {
     name: "Usage",

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::sample::Params;
 use crate::text::Message;
 use serde_json::Value;
+use std::time::Duration;
 
 /// Which kind of request a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Ask {
     echo: bool,
     logprobs: Option<u32>,
     token_ids: bool,
+    priority: i32,
+    time_limit: Option<Duration>,
     /// The rest of the context, where nobody says.
     max_tokens: Option<u32>,
     sampling: Params,
@@ -109,11 +112,10 @@ impl Ask {
         }
         let echo = endpoint == Endpoint::Completions && f.flag("echo")?;
         let logprobs = logprobs(&mut f, endpoint)?;
-        if echo && logprobs.is_some() {
-            return Err(f.error("logprobs", "with echo is not supported: air tells no probabilities of prompts"));
-        }
         // vLLM's name for it.
         let token_ids = f.flag("return_token_ids")?;
+        let priority = f.take("priority").and_then(|value| whole(&value)).map_or(0, |n| n as i32);
+        let time_limit = f.number("timeout")?.and_then(|s| Duration::try_from_secs_f32(s).ok());
         let stream = f.flag("stream")?;
         let include_usage = stream_options(&mut f, stream)?;
         let mut s = sampling.clone();
@@ -149,6 +151,8 @@ impl Ask {
             echo,
             logprobs,
             token_ids,
+            priority,
+            time_limit,
             max_tokens,
             sampling: s,
             stop,
@@ -197,7 +201,10 @@ impl Ask {
             let (prompt, before, stop) = self.tokens(prompt, engine, chat)?;
             let max_tokens = self.max_tokens.unwrap_or_else(|| engine.longest_answer(prompt.len()));
             let (sampling, logprobs) = (self.sampling.clone(), self.logprobs);
-            let first = Request { prompt, max_tokens, sampling, stop, logprobs, ..Request::default() };
+            let (priority, time_limit) = (self.priority, self.time_limit);
+            let asked =
+                Request { priority, time_limit, prompt_logprobs: logprobs.filter(|_| self.echo), ..Request::default() };
+            let first = Request { prompt, max_tokens, sampling, stop, logprobs, ..asked };
             // Before it is there n times.
             engine.check(&first)?;
             for i in 0..self.n as u64 {

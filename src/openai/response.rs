@@ -8,8 +8,8 @@ use super::Endpoint;
 use super::probable;
 use crate::engine::{Event, Finished, Token};
 use crate::error::Error;
-use crate::sample::random_seed;
-use crate::text::Tokenizer;
+use crate::sample::{Logprobs, random_seed};
+use crate::text::{Detokenizer, Tokenizer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -49,9 +49,31 @@ struct Choice {
     /// Those whose probability is told, with where their texts begin, in characters.
     tokens: Vec<(usize, Token)>,
     characters: usize,
+    echo: Echo,
     /// Where they are wanted.
     ids: Vec<u32>,
     end: Option<Finished>,
+}
+
+/// The prompt as it is read aloud, which gives its tokens their places in the text.
+#[derive(Debug)]
+struct Echo {
+    detokenizer: Detokenizer,
+    characters: usize,
+}
+
+impl Default for Echo {
+    fn default() -> Self {
+        Echo { detokenizer: Detokenizer::new(false), characters: 0 }
+    }
+}
+
+impl Echo {
+    fn token(&mut self, (id, logprobs): (u32, Option<Logprobs>), tokenizer: &Tokenizer) -> (usize, Token) {
+        let at = self.characters;
+        self.characters += self.detokenizer.push(tokenizer, id).chars().count();
+        (at, Token { id, text: String::new(), characters: 0, logprobs })
+    }
 }
 
 /// What an answer took.
@@ -118,10 +140,18 @@ impl Answer {
 
     /// Takes an event of a choice, and gives the chunk that a stream sends for it, if it says anything.
     pub fn hear(&mut self, choice: usize, event: Event) -> Option<Value> {
-        let Choice { text, tokens, characters, ids, end } = &mut self.choices[choice];
+        let Choice { text, tokens, characters, echo, ids, end } = &mut self.choices[choice];
         let at = *characters;
         match event {
             Event::Prompt(_) => None,
+            Event::Read(read) => {
+                let told: Vec<(usize, Token)> = read.into_iter().map(|t| echo.token(t, &self.tokenizer)).collect();
+                let logprobs = probabilities(self.endpoint, &told, &self.tokenizer);
+                if !self.streams {
+                    tokens.extend(told);
+                }
+                Some(self.chunk(choice, self.delta(""), logprobs, None))
+            }
             Event::Token(token) => {
                 *characters += token.characters as usize;
                 let (piece, id) = (token.text.clone(), token.id);
@@ -256,7 +286,7 @@ pub fn error(e: &Error) -> (u16, Value) {
         Error::Invalid(_) | Error::Field { .. } | Error::Limit(_) | Error::Unsupported { .. } => {
             (400, "invalid_request_error")
         }
-        Error::Busy(_) | Error::Late(_) => (503, "server_error"),
+        Error::Busy(_) => (503, "server_error"),
         Error::File { .. } | Error::Io { .. } | Error::Engine(_) | Error::Cancelled => (500, "server_error"),
     };
     let param = if let Error::Field { field, .. } = e { Some(field) } else { None };

@@ -41,7 +41,8 @@ pub struct Range {
 }
 
 impl Range {
-    const fn new(low: f64, high: f64, words: &'static str) -> Range {
+    /// From `low` to `high`.
+    pub const fn new(low: f64, high: f64, words: &'static str) -> Range {
         Range { low, high, words }
     }
 

@@ -72,7 +72,7 @@ impl Notes {
         let mut noted = self.noted();
         let Some(asked) = &mut noted.asked else { return };
         match event {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Read(_) => {}
             Event::Token(_) => {
                 asked.first.get_or_insert_with(Instant::now);
                 asked.generated[choice] += 1;

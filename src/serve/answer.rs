@@ -67,7 +67,10 @@ fn read(app: &App, endpoint: Endpoint, input: &Bytes) -> Result<(Ask, Vec<Wanted
     let ask = Ask::read(endpoint, input.json()?, &app.options.sampling, app.options.max_tokens)?;
     loaded.check(ask.model.as_deref())?;
     let wanted = ask.requests(engine, loaded.chat.as_ref())?;
-    let told = |r: &Request| r.logprobs.map_or(0, |top| u64::from(r.max_tokens) * u64::from(top + 1));
+    let told = |r: &Request| {
+        let of = |top: Option<u32>, tokens: u64| top.map_or(0, |top| tokens * u64::from(top + 1));
+        of(r.logprobs, r.max_tokens.into()) + of(r.prompt_logprobs, r.prompt.len() as u64)
+    };
     let told: u64 = wanted.iter().map(|w| told(&w.request)).sum();
     if !ask.stream && told > MAX_TOLD {
         let problem = format!("may be {told} in this answer; {MAX_TOLD} can be: give max_tokens, or stream it");
@@ -100,7 +103,9 @@ fn submit(app: &Arc<App>, loaded: &Loaded, who: Caller, wanted: Vec<Wanted>, eac
             }
             to.send((choice, event)).is_ok()
         });
-        let request = Request { tenant, ..request };
+        // The less of what the server and the request say.
+        let time_limit = request.time_limit.into_iter().chain(app.options.timeout).min();
+        let request = Request { tenant, time_limit, ..request };
         loaded.engine.submit_to(request, cancel.0.clone(), sink)?;
     }
     let waiting = app.clone();

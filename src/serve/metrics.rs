@@ -24,7 +24,7 @@ const HELP: &[(&str, &str)] = &[
     ("air_request_seconds", "From a request's arrival in the engine to its end"),
     ("air_running", "Answers that are being generated"),
     ("air_queue_depth", "Answers that wait for a place"),
-    ("air_kv_pages", "Pages of sequence state, by whether they are used"),
+    ("air_kv_pages", "Pages of sequence state: used, kept of ended texts and given when wanted, free"),
     ("air_stream_bytes_total", "Bytes of weights that came from the drive"),
     ("vllm:num_requests_running", "As air_running"),
     ("vllm:num_requests_waiting", "As air_queue_depth"),
@@ -125,6 +125,7 @@ pub struct Instruments {
     running: [Gauge; 2],
     waiting: [Gauge; 2],
     used: Gauge,
+    kept: Gauge,
     free: Gauge,
     share: Gauge,
     streamed: Counter,
@@ -151,6 +152,7 @@ impl Instruments {
             running: [m.gauge("air_running", &[]), m.gauge("vllm:num_requests_running", of)],
             waiting: [m.gauge("air_queue_depth", &[]), m.gauge("vllm:num_requests_waiting", of)],
             used: pages("used"),
+            kept: pages("kept"),
             free: pages("free"),
             share: m.gauge("vllm:kv_cache_usage_perc", of),
             streamed: m.counter("air_stream_bytes_total", &[("tier", "drive")]),
@@ -162,8 +164,9 @@ impl Instruments {
         let now = engine.occupancy();
         self.running.iter().for_each(|g| g.set(now.running as f64));
         self.waiting.iter().for_each(|g| g.set(now.waiting as f64));
-        let used = now.pages.saturating_sub(now.free_pages);
+        let used = now.pages.saturating_sub(now.free_pages + now.kept_pages);
         self.used.set(used as f64);
+        self.kept.set(now.kept_pages as f64);
         self.free.set(now.free_pages as f64);
         self.share.set(used as f64 / (now.pages as f64).max(1.0));
         self.streamed.absolute(engine.streamed().bytes);
@@ -177,7 +180,7 @@ impl Instruments {
         self.generated.iter().for_each(|c| c.increment(usage.generated_tokens.into()));
         match end.reason {
             FinishReason::Stop => &self.stopped,
-            FinishReason::Length => &self.cut,
+            FinishReason::Length | FinishReason::TimeLimit => &self.cut,
             FinishReason::Cancelled => &self.aborted,
         }
         .increment(1);
@@ -200,7 +203,7 @@ impl Stopwatch {
     /// Takes note of an event.
     pub fn hear(&self, event: &Event, instruments: &Instruments) {
         match event {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Read(_) => {}
             Event::Token(_) => {
                 let now = Instant::now();
                 match self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(now) {

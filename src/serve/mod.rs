@@ -68,6 +68,8 @@ pub struct Options {
     pub max_tokens: Option<u32>,
     /// Choices that may run or wait at once; more are refused with 429.
     pub most: usize,
+    /// How long an answer may take, waiting included, if that is limited.
+    pub timeout: Option<Duration>,
     /// How long answers may go on after the first signal to end.
     pub grace: Duration,
     /// How long clients may take.

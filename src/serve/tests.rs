@@ -21,6 +21,7 @@ fn with_server(change: impl FnOnce(&mut Options), test: impl FnOnce(SocketAddr))
         sampling: Params::default(),
         max_tokens: None,
         most: 64,
+        timeout: None,
         grace: Duration::ZERO,
         patience: Patience { head: SHORT, body: SHORT, deaf: SHORT },
     };

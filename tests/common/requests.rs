@@ -31,7 +31,7 @@ pub fn greedy(prompt: Vec<u32>, max_tokens: u32) -> Request {
 pub fn ids(e: &Engine, r: Request) -> Vec<u32> {
     let token = |event| match event {
         Ok(Event::Token(t)) => Some(t.id),
-        Ok(Event::Finished(_) | Event::Prompt(_)) => None,
+        Ok(Event::Finished(_) | Event::Prompt(_) | Event::Read(_)) => None,
         Err(e) => panic!("{e}"),
     };
     e.submit(r).unwrap().filter_map(token).collect()

@@ -137,7 +137,6 @@ fn values() -> Vec<Value> {
 const BESIDES: &[&str] = &[
     "needs ",
     "the context holds",
-    "with echo",
     " differ;",
     "is not here",
     "vocabulary",

@@ -37,14 +37,18 @@ impl Scheduler {
         let mut found = self.kept.find(kv, job.tenant(), job.shareable());
         let running = running.filter(|x| x.1 > found.len);
         loop {
-            let forked = running.and_then(|(seq, n)| Some((kv.fork_at(seq, n as u32)?, n)));
-            let seq = forked.or_else(|| Some((self.kept.go_on(kv, &found)?, found.len)));
-            if let Some((seq, n)) = seq {
+            if let Some((seq, n)) = running.and_then(|(seq, n)| Some((kv.fork_at(seq, n as u32)?, n))) {
                 if kv.reserve(seq, job.wants()) {
                     return Some((seq, n));
                 }
+                // Both would copy a page, for which there may be no room; alone it may fit.
                 kv.release(seq);
             }
+            let seq = self.kept.go_on(kv, &found);
+            if kv.reserve(seq, job.wants()) {
+                return Some((seq, found.len));
+            }
+            kv.release(seq);
             if !self.kept.evict(kv) {
                 break;
             }
@@ -53,7 +57,7 @@ impl Scheduler {
             return None;
         }
         // Nobody else has a page. What it does not share it need not copy, and gets back from a window.
-        let seq = self.kept.go_on(kv, &found)?;
+        let seq = self.kept.go_on(kv, &found);
         while !kv.reserve(seq, job.wants()) {
             if !self.kept.hand_over(kv, &mut found) {
                 kv.release(seq);

@@ -94,6 +94,8 @@ enum Asks {
 #[derive(Default)]
 struct Heard {
     tokens: Vec<u32>,
+    /// Tokens of the prompt, and what was most probable in their places.
+    read: Vec<(u32, Option<u32>)>,
     end: Option<Result<super::super::request::Finished>>,
     after_the_end: bool,
 }
@@ -237,20 +239,28 @@ impl Day {
                     let bounds = self.scheduler.bounds;
                     let (want, reason) = answer(request, &self.windows, bounds, &self.tokenizer);
                     let got = &heard.tokens;
+                    let behind = |n: usize| (n > 0).then(|| chosen(&request.prompt[..n], &self.windows, vocab));
+                    for (i, &(id, most)) in heard.read.iter().enumerate().filter(|_| !request.prompt.is_empty()) {
+                        assert_eq!((id, most), (request.prompt[i], behind(i)), "of another text");
+                    }
                     match heard.end.as_ref().expect("everybody is told the end") {
                         Err(e) => {
                             assert!(want.starts_with(got), "{got:?} is not how {want:?} begins");
                             let text = [&request.prompt[..], got].concat();
                             let refused = bounds.check(&request.prompt, request.max_tokens).is_err();
-                            let late = matches!(e, Error::Late(_)) && request.time_limit.is_some();
-                            assert!(refused || late || expected_error(e, &text, self.faulty, self.stormy), "{e}");
+                            assert!(refused || expected_error(e, &text, self.faulty, self.stormy), "{e}");
                         }
                         Ok(end) if end.reason == FinishReason::Cancelled => {
                             assert!(c.leaves.is_some() || got.len() >= c.hears, "nobody cancelled it");
                             assert!(want.starts_with(got), "{got:?} is not how {want:?} begins");
                         }
+                        Ok(end) if end.reason == FinishReason::TimeLimit => {
+                            assert!(request.time_limit.is_some() && want.starts_with(got), "{got:?} of {want:?}");
+                        }
                         Ok(end) => {
                             assert_eq!((got, end.reason), (&want, reason));
+                            let wanted = request.prompt_logprobs.map_or(0, |_| request.prompt.len().max(1));
+                            assert_eq!(heard.read.len(), wanted, "of each token of the prompt, once");
                             let u = end.usage;
                             assert_eq!(u.prompt_tokens as usize, request.prompt.len().max(1));
                             assert_eq!(u.read_tokens + u.kept_tokens, u.prompt_tokens, "{u:?}");
@@ -319,6 +329,7 @@ fn client(draw: &mut Draw, bounds: Bounds) -> Client {
             sampling: Params { temperature: 0.0, ..Params::default() },
             ignore_eos: draw.once_in(2),
             tenant: draw.within(0, 2) as u64,
+            prompt_logprobs: draw.once_in(8).then_some(1),
             priority: draw.within(0, 4) as i32 - 2,
             time_limit: draw.once_in(6).then(|| Duration::from_millis(draw.within(0, 300) as u64)),
             patient: draw.once_in(2),
@@ -337,6 +348,7 @@ fn hear(heard: &Mutex<Heard>, event: Result<Event>, hears: usize) -> bool {
     match event {
         Ok(Event::Token(t)) => heard.tokens.push(t.id),
         Ok(Event::Prompt(p)) => assert!(p.read <= p.all),
+        Ok(Event::Read(all)) => heard.read.extend(all.iter().map(|(id, l)| (*id, l.as_ref().map(|l| l.top[0].0)))),
         Ok(Event::Finished(f)) => heard.end = Some(Ok(f)),
         Err(e) => heard.end = Some(Err(e)),
     }

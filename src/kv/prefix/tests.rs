@@ -50,7 +50,7 @@ fn the_longest_beginning_is_found_whatever_came_before() {
         let found = kept.find(&kv, tenant, &new);
         let want = all.iter().filter(|(t, _)| *t == tenant).map(|(_, old)| common(old, &new)).max().unwrap_or(0);
         assert_eq!(found.len, want, "step {step}");
-        let seq = kept.go_on(&mut kv, &found).unwrap();
+        let seq = kept.go_on(&mut kv, &found);
         assert_eq!(kv.len(seq) as usize, want);
         kv.release(seq);
         let seq = read(&mut kv, &new);
@@ -83,7 +83,7 @@ fn what_nobody_used_for_longest_goes_first_and_leaves_before_what_they_stand_on(
     // What a sequence holds too gives nothing back, and what was found last stays.
     let found = kept.find(&kv, 0, &longer);
     assert!(!kept.evict(&mut kv) || kept.find(&kv, 0, &longer).len == 137);
-    let seq = kept.go_on(&mut kv, &found).unwrap();
+    let seq = kept.go_on(&mut kv, &found);
     let other = read(&mut kv, &[77; 5]);
     kept.keep(&mut kv, 3, &[77; 5], other);
     kept.find(&kv, 1, &[]);
@@ -111,7 +111,7 @@ fn behind_a_window_a_text_is_found_where_it_ended_and_not_in_its_middle() {
     kept.keep(&mut kv, 0, &long[..100], seq);
     assert_eq!((len(&mut kept, &kv, 100), len(&mut kept, &kv, 200)), (96, 200));
     let found = kept.find(&kv, 0, &long);
-    let seq = kept.go_on(&mut kv, &found).unwrap();
+    let seq = kept.go_on(&mut kv, &found);
     let gone = |kv: &Kv, group: usize| kv.tables(seq)[group].iter().filter(|&&p| p == NO_PAGE).count();
     assert_eq!((gone(&kv, 0), gone(&kv, 1)), (0, 5), "it holds no more than a window does");
     kv.release(seq);

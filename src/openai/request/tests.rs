@@ -44,6 +44,8 @@ fn every_field_reaches_the_request() {
         prompts: vec![prompt],
         n: 1,
         echo: false,
+        priority: 0,
+        time_limit: None,
         logprobs: None,
         token_ids: false,
         max_tokens: Some(7),
@@ -127,7 +129,8 @@ fn what_is_wrong_or_cannot_be_done_is_named() {
         (json!({ "prompt": [-1] }), "prompt must be a text, a list of token ids or a list of 1 to 128 "),
         (json!({ "prompt": {} }), "prompt must be a text, a list of token ids or a list of 1 to 128 "),
         (json!({ "prompt": "a", "logprobs": 21 }), "logprobs is 21; it must be 0 to 20"),
-        (json!({ "prompt": "a", "logprobs": 1, "echo": true }), "logprobs with echo is not supported"),
+        (json!({ "prompt": "a", "timeout": -1 }), "timeout is -1; it must be seconds, from 0 to 86400"),
+        (json!({ "prompt": "a", "priority": 0.5 }), "priority"),
         (json!({ "prompt": ["a", "b"], "n": 65 }), "n is 65; it must be 1 to 64 with 2 prompts"),
     ] {
         let e = read(Endpoint::Completions, body.clone()).unwrap_err().to_string();

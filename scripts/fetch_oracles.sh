@@ -5,7 +5,7 @@
 #   scripts/fetch_oracles.sh --llama   # and llama-cpp-python built from them
 #   scripts/fetch_oracles.sh --peers   # and that, and a venv with torch and transformers
 #   scripts/fetch_oracles.sh --server  # and llama.cpp's server built from them
-#   scripts/fetch_oracles.sh --clients # and OpenAI's clients for Python and Node, with the former's tests: 160 MB
+#   scripts/fetch_oracles.sh --clients # and OpenAI's clients for Python and Node, with the former's tests, and schemathesis: 250 MB
 #
 # Nothing of it is committed. Needs Python 3.11 with pip; --llama, --peers and --server need clang-16 and libomp-16-dev
 # (gcc 12 miscompiles the peer's AMX path) and take five to ten minutes on two cores.
@@ -69,6 +69,14 @@ if [[ "${1:-}" == --clients ]]; then
         cp "$here/clients/package.json" download/
         npm install --prefix download --silent --no-fund --no-audit --no-package-lock
         mv download clients/node
+    fi
+    pins=$here/openapi/requirements.txt
+    if ! cmp -s "$pins" schemathesis/requirements.txt; then
+        echo "fetching schemathesis"
+        rm -rf schemathesis
+        python3 -m venv schemathesis
+        schemathesis/bin/pip install --quiet -r "$pins"
+        cp "$pins" schemathesis/
     fi
 fi
 echo "oracles are in $cache"

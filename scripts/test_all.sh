@@ -53,6 +53,7 @@ run_deny() {
 run_metrics() { scripts/check_metrics.sh 2>&1 | tee -a "$log"; }
 run_report() { AIR_GPU=target/gpu_report scripts/gpu_report.sh --rehearse >>"$log"; }
 run_clients() { scripts/check_openai_clients.sh 2>&1 | tee -a "$log"; }
+run_openapi() { scripts/check_openapi.py 2>&1 | tee -a "$log"; }
 run_ffi() { scripts/check_ffi.sh 2>&1 | tee -a "$log"; }
 
 has_nvcc() {
@@ -74,6 +75,7 @@ step "mutants apply" patches_apply
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "tests" run_tests
 step "OpenAI's clients" run_clients
+step "the server's document" run_openapi
 step "metrics" run_metrics
 step "documentation tests" run_doc_tests
 step "documentation" run_docs

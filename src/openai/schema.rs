@@ -3,7 +3,7 @@
 //! An object goes to the document's components under its name, and is referred to. What may be left out may be `null`,
 //! and so may a field that nobody knows.
 
-use super::shape::{Field, List, Names, Need, Object, Shape};
+use super::shape::{Field, List, NAME_DIGITS, Names, Need, Object, Shape};
 use crate::sample::Params;
 use serde_json::{Map, Value, json};
 
@@ -105,7 +105,7 @@ impl<'a> Schemas<'a> {
     fn names(&mut self, names: &Names) -> Value {
         let mut schema = json!({ "type": "object", "additionalProperties": self.shape(&names.value) });
         if names.numbers {
-            schema["propertyNames"] = json!({ "pattern": "^[0-9]{1,10}$" });
+            schema["propertyNames"] = json!({ "pattern": format!("^[0-9]{{1,{NAME_DIGITS}}}$") });
         }
         if names.most < usize::MAX {
             schema["maxProperties"] = names.most.into();

@@ -104,6 +104,9 @@ pub enum Need {
     Passed,
 }
 
+/// Most digits of a name that is a number: it fits 32 bits.
+pub const NAME_DIGITS: usize = 9;
+
 /// What is wrong with a value, and where in it.
 struct Wrong {
     at: String,
@@ -294,7 +297,8 @@ impl Names {
         if map.len() > self.most {
             return wrong(format!("has {} fields; up to {} can be", map.len(), self.most));
         }
-        let number = |name: &str| !name.is_empty() && name.len() <= 10 && name.bytes().all(|b| b.is_ascii_digit());
+        let number =
+            |name: &str| !name.is_empty() && name.len() <= NAME_DIGITS && name.bytes().all(|b| b.is_ascii_digit());
         match map.iter().find(|(name, value)| self.numbers && !number(name) || self.value.check(value).is_err()) {
             Some(_) => wrong(self.problem),
             None => Ok(()),

@@ -64,8 +64,8 @@ fn holds(doc: &Value, keyword: &str, rule: &Value, schema: &Value, value: &Value
             true
         }
         "propertyNames" => {
-            assert_eq!(rule["pattern"], "^[0-9]{1,10}$");
-            let digits = |name: &String| (1..=10).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_digit());
+            assert_eq!(rule["pattern"], "^[0-9]{1,9}$");
+            let digits = |name: &String| (1..=9).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_digit());
             value.as_object().is_none_or(|o| o.keys().all(digits))
         }
         _ => panic!("{at}: {keyword} is not known"),

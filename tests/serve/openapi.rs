@@ -125,7 +125,14 @@ fn values() -> Vec<Value> {
         json!([{ "role": "user", "content": "a", "name": null, "tool_calls": [] }]),
         json!([{ "role": "user", "content": "a", "name": "b" }]),
     ];
-    let objects = [json!({}), json!({ "1": 5 }), json!({ "+1": 5 }), json!({ "1": "a" }), json!({ "type": "text" })];
+    let objects = [
+        json!({}),
+        json!({ "1": 5 }),
+        json!({ "+1": 5 }),
+        json!({ "4294967296": 5 }),
+        json!({ "1": "a" }),
+        json!({ "type": "text" }),
+    ];
     let options = [json!({ "include_usage": true }), json!({ "include_usage": 1 }), json!({ "more": 1, "less": null })];
     let flags = [json!(true), json!(false), Value::Null];
     let groups: [&[Value]; 9] =

@@ -136,6 +136,11 @@ fn what_is_wrong_or_cannot_be_done_is_named() {
         let e = read(Endpoint::Completions, body.clone()).unwrap_err().to_string();
         assert!(e.starts_with(want), "{body}: {e}");
     }
+    // Numbers are the nearest float64, to the last bit: the first is the bound, the second its neighbour.
+    let hot = |t: &str| {
+        read(Endpoint::Completions, serde_json::from_str(&format!(r#"{{"prompt": "a", "temperature": {t}}}"#)).unwrap())
+    };
+    assert!(hot("3.4028234663852886e+38").is_ok() && hot("3.402823466385289e+38").is_err());
     // The nearest float64 is the least seed.
     let below = r#"{"prompt": "a", "seed": -9223372036854775809}"#;
     let e = read(Endpoint::Completions, serde_json::from_str(below).unwrap()).unwrap_err().to_string();

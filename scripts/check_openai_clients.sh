@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${AIR_ORACLES:-$HOME/.cache/air-oracles}/clients
 here=$PWD/scripts/clients
-air=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug/air}")
+air=$(realpath -m "${1:-${CARGO_TARGET_DIR:-target}/debug/air}")
 log=$(mktemp -d)
 servers=()
 

@@ -34,9 +34,9 @@
 //! # A token's way
 //!
 //! Text becomes ids ([`text::Tokenizer`]), ids become a [`engine::Request`] in a bounded queue; the engine's thread
-//! gives it a sequence (one that an earlier request left, where both begin alike), builds a batch of rows (prompts and
-//! single tokens of all sequences mixed) and launches every stage once for all rows. State is reserved stretch by stretch;
-//! where it runs out, who came last gives its pages up and reads its text again later. Logits go through the sampler
+//! gives it a sequence (behind the pages that an earlier text left, where both begin alike: [`kv::Prefixes`]), builds a
+//! batch of rows (prompts and single tokens of all sequences mixed) and launches every stage once for all rows. State is
+//! reserved stretch by stretch; where it runs out, who can wait or came last gives its pages up and reads its text again. Logits go through the sampler
 //! ([`sample`]), the token through the streaming detokenizer and the stop texts, and out as an [`engine::Event`].
 //!
 //! # The arithmetic

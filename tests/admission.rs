@@ -315,3 +315,23 @@ fn what_is_kept_may_be_bounded() {
         assert_eq!((kept(40), kept(41)), (0, want));
     }
 }
+
+/// A kept page that only the last search found gives way too.
+#[test]
+fn one_that_is_alone_grows_to_all_of_the_state() {
+    let e = endless(options(1, 1024));
+    let start = tokens(45, 1);
+    assert_eq!(ids(&e, greedy(start.clone(), 4)).len(), 4);
+    let (ids, end) = ended(e.submit(greedy(start, 980)).unwrap());
+    assert_eq!((ids.len(), end.usage.kept_tokens), (980, 44));
+}
+
+#[test]
+fn a_prompt_that_is_read_aloud_does_not_hold_up_those_behind_it() {
+    let e = endless(LoadOptions { max_rows: 16, ..options(3, 1 << 14) });
+    let mut aloud = e.submit(Request { prompt_logprobs: Some(0), ..greedy(tokens(3000, 1), 0) }).unwrap();
+    assert!(matches!(aloud.next(), Some(Ok(Event::Read(_)))));
+    assert_eq!(ids(&e, greedy(tokens(100, 2), 2)).len(), 2);
+    aloud.cancel();
+    assert_eq!(ended(aloud).1.reason, FinishReason::Cancelled, "it has read all: the other waited for it");
+}

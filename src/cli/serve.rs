@@ -100,6 +100,8 @@ pub fn run(args: Args) -> Result<()> {
         max_sequences: sequences,
         state: StateSize::UpTo(sequences as u64 * POSITIONS.min(context.into())),
         max_rows: ROWS,
+        // Prompts that are read aloud want all of theirs.
+        max_outputs: model::OUTPUTS,
         prefix_cache: settings.number("batch.prefix-cache"),
         ..model::options_of_server(&settings, args.model.how())?
     };
@@ -182,12 +184,14 @@ fn tls(settings: &Settings) -> Result<Option<TlsFiles>> {
 }
 
 /// Bytes per second that the memory gives, for the prediction; of a small model caches hold much, and nothing is
-/// measured. Before it is loaded, when there is room to measure in.
+/// measured. Before it is loaded, when there is room to measure in, if the budget allows that.
 fn memory_rate(catalogue: &Catalogue, options: &LoadOptions) -> Option<f64> {
     let weights: u64 = catalogue.tensors.values().map(|t| t.extent.len).sum();
     let threads = options.threads.unwrap_or_else(cores);
-    let worth = weights >= SMALL && !matches!(options.device, Device::Fake(_));
-    worth.then(|| Limits::quick(threads, available_memory()).best_memory()).flatten()
+    let worth = weights >= SMALL && matches!(options.device, Device::Auto | Device::Cpu);
+    let free = available_memory();
+    let room = options.ram_budget.map_or(free, |size| size.of(free).min(free));
+    worth.then(|| Limits::quick(threads, room).best_memory()).flatten()
 }
 
 /// What was loaded, and how fast it can be, for whoever started the server.
@@ -201,10 +205,10 @@ fn about(engine: &Engine, sequences: usize, memory_rate: Option<f64>) {
         human::thousands(info.state_positions.into()),
         human::thousands(info.context.into()),
     ));
-    if let Some(p) = memory_rate.and_then(|rate| plan::at_best(info, Some(rate))) {
+    if let Some(p) = plan::at_best(info, memory_rate) {
         let (rate, by) = (1.0 / p.seconds, p.bound.words());
-        let line =
-            format_args!("predicted: {rate:.2} tok/s at best for one answer, bound by the {by}; others ride along");
-        output::note(line);
+        output::note(format_args!(
+            "predicted: at most {rate:.2} tok/s for one answer, by the {by} (air plan says more)"
+        ));
     }
 }

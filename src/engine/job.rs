@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Positions beyond what a job has that are reserved for it at once. Longer ones are reserved for fewer jobs that run
-/// longer undisturbed, shorter ones for more of them.
+/// Positions that are reserved for a job at once. Longer stretches are reserved for fewer jobs that run longer undisturbed,
+/// shorter ones for more of them.
 const STRETCH: u32 = 256;
 
 /// What a job may ask for.
@@ -23,6 +23,8 @@ pub(super) struct Bounds {
     pub state: u32,
     /// Tokens of the vocabulary.
     pub vocab: usize,
+    /// Positions beyond what a job has that are reserved for it at once.
+    pub stretch: u32,
 }
 
 /// Whether a job goes on.
@@ -41,6 +43,7 @@ pub(super) struct Job {
     read: usize,
     /// How many tokens will have been at most.
     positions: u32,
+    stretch: u32,
     work: Work,
 }
 
@@ -71,10 +74,11 @@ struct Generating {
 impl Job {
     /// A job from a command. A command that cannot start is answered here, and gives `None`.
     pub fn new(command: Command, bounds: Bounds, tokenizer: Arc<Tokenizer>) -> Option<Job> {
+        let stretch = bounds.stretch;
         match command {
             Command::Evaluate { tokens, rows } => match bounds.check(&tokens, 0) {
                 Ok(_) if tokens.is_empty() => None,
-                Ok(positions) => Some(Job { tokens, read: 0, positions, work: Work::Evaluate(rows) }),
+                Ok(positions) => Some(Job { tokens, read: 0, positions, stretch, work: Work::Evaluate(rows) }),
                 Err(e) => {
                     let _ = rows.send(Err(e));
                     None
@@ -83,7 +87,7 @@ impl Job {
             Command::Generate { request, events, cancel, submitted } => {
                 match Generating::new(request, events.clone(), cancel, tokenizer, bounds, submitted) {
                     Ok((tokens, positions, work)) => {
-                        Some(Job { tokens, read: 0, positions, work: Work::Generate(Box::new(work)) })
+                        Some(Job { tokens, read: 0, positions, stretch, work: Work::Generate(Box::new(work)) })
                     }
                     Err(e) => {
                         (*events)(Err(e));
@@ -130,7 +134,7 @@ impl Job {
     /// Positions for which there must be pages now: what it has, and a while of going on, but never more than it can
     /// come to.
     pub fn wants(&self) -> u32 {
-        (self.tokens.len() as u32).saturating_add(STRETCH).min(self.positions)
+        (self.tokens.len() as u32).saturating_add(self.stretch).min(self.positions)
     }
 
     /// Positions that its next pass fills, if that takes all that is pending.
@@ -272,12 +276,12 @@ impl Job {
 impl Bounds {
     /// Those of a loaded model.
     pub fn of(runner: &Runner) -> Bounds {
-        Bounds { context: runner.context(), vocab: runner.vocab(), state: runner.state_positions() }
+        Bounds { context: runner.context(), vocab: runner.vocab(), state: runner.state_positions(), stretch: STRETCH }
     }
 
     /// Positions that a prompt and an answer of up to `max_tokens` take: the last token is not read any more.
     pub fn check(self, prompt: &[u32], max_tokens: u32) -> Result<u32> {
-        let Bounds { context, state, vocab } = self;
+        let Bounds { context, state, vocab, .. } = self;
         if prompt.len() > context as usize {
             let n = prompt.len();
             let problem = format!("the prompt has {n} tokens, the context holds {context}");

@@ -9,15 +9,15 @@
 //!
 //! A job is admitted when the pages are free that its prompt and a stretch of its answer take; they are reserved, so a
 //! pass never runs out of state. Stretch by stretch it reserves more; where there is none, kept texts give way, then the
-//! job that came last: it gives its pages up and reads its text again when there is room, which by the law of equal bits
-//! nobody can tell but by the time. So the oldest always goes on. Jobs are admitted in order of arrival: one that has
+//! job that came last, before it those that said that they can wait: it gives its pages up and reads its text again when
+//! there is room, which by the law of equal bits nobody can tell but by the time. So the oldest of the others always goes on. Jobs are admitted in order of arrival: one that has
 //! to wait holds up those behind it, so that small ones cannot keep a large one out for ever. Where several tenants ask,
 //! arrival (and before it `Request::priority`) counts among one's own, and between them who was served least (`fair`).
 //!
 //! The state of a generation stays when it has ended (`kv::Prefixes`), until its pages are needed: a request that begins
 //! as an earlier text did (the next turn of a chat) goes on from there. By the same law its result is the same. So does
 //! one that begins as another does that still runs; while that one's prompt is just being read it waits for it, since
-//! the same rows would be computed twice, and holds up nobody.
+//! the same rows would be computed twice, and takes no pages meanwhile.
 //!
 //! Between passes, and while nothing comes, `relief` looks whether memory is short; new work is refused while it is
 //! very short, or waits where it said so.
@@ -43,6 +43,10 @@ use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How old what is shown may be.
+const SHOWN_EVERY: Duration = Duration::from_millis(20);
 
 /// What connects the engine's thread with its handles.
 pub(super) struct Queue {
@@ -69,11 +73,15 @@ pub(super) struct Scheduler {
     /// Jobs that wait for the beginning that they share with one whose prompt is being read.
     behind: Vec<Job>,
     pace: Pace,
+    shown: Option<Instant>,
     /// Whether something ended since it was found that they must wait.
     freed: bool,
     /// What ended generations left.
     kept: Prefixes,
     max_sequences: usize,
+    /// How many gave their pages up.
+    #[cfg(test)]
+    preempted: usize,
     /// Reused.
     parts: Vec<Part>,
 }
@@ -128,9 +136,12 @@ impl Scheduler {
             waiting,
             behind: vec![],
             pace: Pace::default(),
+            shown: None,
             freed: false,
             kept: Prefixes::new(most_kept),
             max_sequences,
+            #[cfg(test)]
+            preempted: 0,
             parts,
         }
     }
@@ -154,8 +165,8 @@ impl Scheduler {
             return Turn::Over;
         }
         self.grow();
-        self.show();
         self.plan();
+        self.show();
         match self.parts.is_empty() {
             true => Turn::Idle,
             false => {
@@ -165,8 +176,13 @@ impl Scheduler {
         }
     }
 
-    /// Shows that it lives, and how full it is.
+    /// Shows that it lives, and, now and then while it works, how full it is: that takes a look at each page.
     fn show(&mut self) {
+        let now = self.clock.now();
+        if !self.parts.is_empty() && self.shown.is_some_and(|at| now - at < SHOWN_EVERY) {
+            return self.queue.pulse.beat();
+        }
+        self.shown = Some(now);
         let [pages, free_pages, kept_pages] = self.runner.kv().fullest(&self.kept);
         let waiting = self.arrived.len() + self.waiting.len() + self.behind.len();
         self.queue.pulse.show(Occupancy { running: self.active.len(), waiting, pages, free_pages, kept_pages });
@@ -254,11 +270,18 @@ impl Scheduler {
                 }
                 let (pending, all) = (job.pending().len(), job.wants_all());
                 let most = if decoding { rows } else { rows.min(prompts) };
-                let tokens = pending.min(most).min(if all { outputs } else { usize::MAX });
-                let ends = tokens == pending;
-                if tokens == 0 || (ends && outputs == 0) {
+                // Whose logits are all wanted leaves those behind it one each.
+                let behind = self.active.len() - at - 1;
+                let mine = if all { outputs.saturating_sub(behind).max(1).min(outputs) } else { usize::MAX };
+                let mut tokens = pending.min(most).min(mine);
+                if tokens == pending && outputs == 0 {
+                    // The last row has to wait, the others need not.
+                    tokens -= 1;
+                }
+                if tokens == 0 {
                     continue;
                 }
+                let ends = tokens == pending;
                 let (wanted, used) = match (all, ends) {
                     (true, _) => (Outputs::All, tokens),
                     (false, true) => (Outputs::Last, 1),

@@ -5,7 +5,7 @@
 //! So an answer is noise, but depends on every token of its text and on every page that should hold it: a page that is
 //! another's, was written too late or freed too early makes another answer. `chosen` says which token must come.
 //!
-//! No weight is read. A pass takes as long as whoever made it says.
+//! No weight is computed with. A pass takes as long as whoever made it says.
 
 use super::{
     Backend, Batch, Bindings, KvLayout, NO_PAGE, PAGE, Panel, ProgramId, Reservation, Row, Supply, WeightDesc, WeightId,

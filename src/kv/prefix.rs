@@ -251,16 +251,16 @@ impl Prefixes {
         true
     }
 
-    /// Lets a leaf go that was used least lately, of those that nobody else holds and that the last search did not find.
-    /// False where there is none: then no page can be had so.
-    pub fn evict(&mut self, kv: &mut Kv) -> bool {
-        let now = self.now;
+    /// Lets a leaf go that was used least lately, of those that nobody else holds, but not the end of what was found. False
+    /// where there is none: then no page can be had so.
+    pub fn evict(&mut self, kv: &mut Kv, spare: Option<&Found>) -> bool {
+        let spare = spare.and_then(|found| found.nodes.last());
         let frees = |at: usize| {
             let pages = self.node(at).pages.iter().enumerate();
             pages.filter(|(_, p)| **p != NO_PAGE).any(|(group, &p)| !kv.pools[group].shared(p))
         };
-        let old = self.leaves.iter().take_while(|(used, _)| *used < now);
-        let Some(at) = old.map(|&(_, at)| at).find(|&at| frees(at)) else { return false };
+        let leaves = self.leaves.iter().map(|(_, at)| at);
+        let Some(&at) = leaves.filter(|&at| Some(at) != spare).find(|&&at| frees(at)) else { return false };
         self.remove(kv, at);
         true
     }

@@ -119,6 +119,15 @@ impl Line {
         Line { app, id: new_id(), method, path, begun: Instant::now(), head: None, sent: false, notes }
     }
 
+    /// A client may call a method what it likes; those that mean something stand for themselves.
+    fn method(&self) -> &'static str {
+        const KNOWN: [Method; 5] = [Method::GET, Method::POST, Method::HEAD, Method::OPTIONS, Method::DELETE];
+        match KNOWN.iter().position(|m| *m == self.method) {
+            Some(n) => ["GET", "POST", "HEAD", "OPTIONS", "DELETE"][n],
+            None => "other",
+        }
+    }
+
     /// One of the server's own; what it does not know has no name of its own.
     fn path(&self) -> &str {
         self.path.as_ref().map_or("other", MatchedPath::as_str)
@@ -139,7 +148,7 @@ impl Line {
 
     fn write(&self) {
         let ms = |at: Instant| at.duration_since(self.begun).as_millis() as u64;
-        let (path, method, id) = (self.path(), &self.method, &self.id);
+        let (path, method, id) = (self.path(), self.method(), &self.id);
         let status = self.head.map_or(LEFT, |(status, _)| status);
         let head_ms = self.head.map(|(_, at)| ms(at));
         let noted = self.notes.noted();
@@ -156,7 +165,7 @@ impl Line {
         };
         let ms = ms(Instant::now());
         tracing::info!(
-            %id, %method, path, status, head_ms, first_ms, ms, prompt, cached, generated, finish, tenant, "{how}"
+            %id, method, path, status, head_ms, first_ms, ms, prompt, cached, generated, finish, tenant, "{how}"
         );
     }
 }

@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// Most probabilities that an answer which is not streamed tells: each takes a kilobyte until it is sent.
+/// Most probabilities that an answer tells of its prompts and, if it is not streamed, of its tokens: each takes a kilobyte until it is sent.
 const MAX_TOLD: u64 = 200_000;
 /// How long a stream waits for its first event, so that what goes wrong at once has a status of its own.
 const FIRST: Duration = Duration::from_secs(2);
@@ -67,13 +67,16 @@ fn read(app: &App, endpoint: Endpoint, input: &Bytes) -> Result<(Ask, Vec<Wanted
     let ask = Ask::read(endpoint, input.json()?, &app.options.sampling, app.options.max_tokens)?;
     loaded.check(ask.model.as_deref())?;
     let wanted = ask.requests(engine, loaded.chat.as_ref())?;
+    let of = |top: Option<u32>, tokens: u64| top.map_or(0, |top| tokens * u64::from(top + 1));
+    // A prompt's come as fast as it is read, whether its client takes them or not; a streamed answer's one by one.
     let told = |r: &Request| {
-        let of = |top: Option<u32>, tokens: u64| top.map_or(0, |top| tokens * u64::from(top + 1));
-        of(r.logprobs, r.max_tokens.into()) + of(r.prompt_logprobs, r.prompt.len() as u64)
+        let answer = if ask.stream { 0 } else { of(r.logprobs, r.max_tokens.into()) };
+        answer + of(r.prompt_logprobs, r.prompt.len() as u64)
     };
     let told: u64 = wanted.iter().map(|w| told(&w.request)).sum();
-    if !ask.stream && told > MAX_TOLD {
-        let problem = format!("may be {told} in this answer; {MAX_TOLD} can be: give max_tokens, or stream it");
+    if told > MAX_TOLD {
+        let problem =
+            format!("may be {told} in this answer; {MAX_TOLD} can be: give max_tokens, stream it, or ask for less");
         return Err(Error::Field { field: "logprobs".into(), problem }.into());
     }
     Ok((ask, wanted))

@@ -116,7 +116,8 @@ fn connections() -> usize {
             let more = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum });
             more.map_or(current, |()| raised)
         }
-        _ => wanted,
+        Some(current) => current.min(wanted),
+        None => wanted,
     };
     files.saturating_sub(OTHER_FILES).clamp(8, MAX_CONNECTIONS) as usize
 }

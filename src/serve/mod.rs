@@ -9,7 +9,8 @@
 //! runs may end within the grace period, the rest is cut off with an error that says so. The second ends it at once.
 //!
 //! It is safe by default: it listens on the loopback address only, asks for keys elsewhere, believes no other host's
-//! name and no other page's script, and bounds bodies, headers, connections, waiting and silence. It keeps no prompt.
+//! name and no other page's script, and bounds bodies, headers, connections, waiting and silence. It writes
+//! no prompt down; what the engine keeps of ended texts, for those that begin alike, is in memory and each tenant's own.
 
 mod about;
 mod access;

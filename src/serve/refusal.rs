@@ -18,7 +18,7 @@ pub const STATUSES: &[(u16, &str)] = &[
     (413, "The body is too large."),
     (429, "As much runs or waits as may, or the key's share of this minute is used up."),
     (500, "The server failed."),
-    (503, "The model is being loaded, the server ends, it has no memory for more just now, or the time is over."),
+    (503, "The model is being loaded, the server ends, or it has no memory for more just now."),
 ];
 /// Statuses that say when to come again.
 pub const RETRY: &[u16] = &[429, 503];

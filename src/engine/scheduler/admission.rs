@@ -76,8 +76,8 @@ impl Scheduler {
         None
     }
 
-    /// Reserves the next stretch for whoever is at the end of the last one, the oldest first. What is kept gives way,
-    /// then those that came last.
+    /// Reserves the next stretch for whoever is at the end of the last one, the oldest first. What is kept gives way; then
+    /// the next page has to do; then others give way.
     pub(super) fn grow(&mut self) {
         let mut at = 0;
         while let Some(Active { job, seq }) = self.active.get(at) {
@@ -85,8 +85,13 @@ impl Scheduler {
             let kv = self.runner.kv();
             if kv.reserved(seq) >= needs || kv.reserve(seq, wants) {
                 at += 1;
-            } else if !self.kept.evict(kv) {
+            } else if !self.kept.evict(kv, None) {
+                if kv.reserve(seq, needs) {
+                    continue;
+                }
                 self.preempt();
+                // Whoever went, nobody is passed over.
+                at = 0;
             }
         }
     }
@@ -104,6 +109,10 @@ impl Scheduler {
             self.arrived.left(job.tenant());
             job.fail(Error::Engine("the sequence state does not hold what it was planned for".into()));
             return;
+        }
+        #[cfg(test)]
+        {
+            self.preempted += 1;
         }
         // Where it goes on from is found when it has a sequence again.
         self.waiting.push_front(job);

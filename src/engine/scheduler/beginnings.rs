@@ -49,7 +49,7 @@ impl Scheduler {
                 return Some((seq, found.len));
             }
             kv.release(seq);
-            if !self.kept.evict(kv) {
+            if !self.kept.evict(kv, Some(&found)) {
                 break;
             }
         }

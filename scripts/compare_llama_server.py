@@ -4,12 +4,13 @@
     scripts/compare_llama_server.py            # five pairs: about 10 minutes
     scripts/compare_llama_server.py --quick    # two pairs of short answers, llama.cpp with its defaults
 
-Both serve the same synthetic model of random weights with the same threads, slots and context, and are asked in turn
-(A B A B …) by the same client, which takes its share of the cores: streams of /v1/completions, prompts as token ids
-that nobody has asked before, greedy, the end of the text never chosen, so that all answers are equally long. The tokens
-of each are counted twice, by events and by `usage`; an answer of another length ends the script. Tokens a second are
-those of all streams from the first request to the last end, prompts of 16 tokens included. Time to the first token is
-that of a prompt's only token; what of a prompt was known the servers say themselves (`cached_tokens`).
+Both serve the same synthetic model of random weights with the same threads, slots and context, and are asked in turn (A
+B A B …) by the same client, which takes its share of the cores: streams of /v1/completions, prompts as token ids that
+nobody has asked before, greedy, neither the end of the text nor parts of characters ever chosen, so that all answers
+are equally long and told token by token. The tokens of each are counted twice, by events and by `usage`; an answer of
+another length ends the script. Tokens a second are those of all streams from the first request to the last end, prompts
+of 16 tokens included. Time to the first token is that of a prompt's only token; what of a prompt was known the servers
+say themselves (`cached_tokens`).
 
 llama.cpp's server is built from source with clang by fetch_oracles.sh, and gets the best of a few of its settings for
 many streams, found in short trials. On stdout: a Markdown table for benches/RESULTS.md; raw figures go to
@@ -123,10 +124,15 @@ def sooner(results, who):
     return [r["first"] / r["second"] for r in results["shared"][who]]
 
 
+def gained(results, who):
+    return [many["tps"] / one["tps"] for many, one in zip(results["many"][who], results["one"][who])]
+
+
 # A name, its digits, and its values in the pairs' order.
 FIGURES = [
     ("one stream, tok/s", 1, field("one", "tps")),
     ("streams together, tok/s", 1, field("many", "tps")),
+    ("as many times one alone", 1, gained),
     ("between their tokens, p50, ms", 0, field("many", "p50", 1e3)),
     ("between their tokens, p99, ms", 0, field("many", "p99", 1e3)),
     ("first token of a new prompt, ms", 0, field("shared", "first", 1e3)),
@@ -144,6 +150,21 @@ def table(result):
     return rows(["measured", "air", "llama-server", "air / llama-server"], lines)
 
 
+def targets(result):
+    """What air is held to, and whether the medians hold it."""
+    results = result["runs"]
+    together = field("many", "tps")
+    ratio = [a / b for a, b in zip(together(results, "air"), together(results, "llama_cpp"))]
+    asked = [
+        (f"{result['streams']} streams together, against llama-server's", ratio, 1.5),
+        (f"{result['streams']} streams together, against one alone", gained(results, "air"), 5),
+        ("first token of a prompt that begins like another, as many times sooner", sooner(results, "air"), 10),
+    ]
+    verdict = lambda seen, least: "holds" if statistics.median(seen) >= least else "**missed**"
+    lines = [[what, f"{least} times", spread(seen, 2), verdict(seen, least)] for what, seen, least in asked]
+    return rows(["target", "at least", "air", ""], lines)
+
+
 def markdown(result):
     about, peer = result["machine"], result["peer"]
     shape = f"{result['streams']} streams at once, answers of {result['tokens']} tokens after {PROMPT}"
@@ -158,6 +179,8 @@ def markdown(result):
         f"Medians of {result['pairs']} alternating pairs (min–max), by the client's clock; of times less is better.",
         "",
         *table(result),
+        "",
+        *targets(result),
     ])  # fmt: skip
 
 

@@ -18,6 +18,8 @@ LLAMA_SERVER = CACHE / "llama-server/build/bin/llama-server"
 PATIENCE = 300  # seconds until a server is ready
 FIRST, LAST = 2000, 120_000  # token ids of prompts: ordinary ones
 EOS = 1023  # of the synthetic models: never chosen, so that both give as many tokens
+BYTES = range(94, 256)  # tokens of a part of a character among them, which llama.cpp keeps back until it is whole
+NEVER = dict.fromkeys(map(str, [EOS, *BYTES]), -100)
 
 
 class Server:
@@ -90,8 +92,8 @@ def prompt(seed, tokens):
 
 def ask(address, ids, tokens):
     """One answer in a stream: when it was asked for, when each token came, and what the server says it took."""
-    body = {"prompt": ids, "max_tokens": tokens, "temperature": 0, "top_k": 1, "logit_bias": {str(EOS): -100}}
-    # With their ids air tells tokens that have no text yet each in an event of its own, as llama.cpp does.
+    body = {"prompt": ids, "max_tokens": tokens, "temperature": 0, "top_k": 1, "logit_bias": NEVER}
+    # With their ids air tells tokens that have no text each in an event of its own, as llama.cpp does.
     body |= {"stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True}
     connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     begun, lines = time.monotonic(), []

@@ -156,12 +156,12 @@ fn a_prompt_that_is_wanted_back_brings_its_probabilities() {
 
 #[test]
 fn an_answer_ends_with_what_there_is_when_its_time_is_over() {
-    let server = Server::start(&["--device", "fake:20", "--timeout", "1"]);
+    let logged = operations::Logged::start(&["--device", "fake:20", "--timeout", "1"]);
     let ask = |more: Value| {
         let mut body =
             json!({ "prompt": "ROMEO:", "max_tokens": 5000, "logit_bias": { "2": -100, "0": -100, "1": -100 } });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        server.post(COMPLETIONS, &body).json()
+        logged.server.post(COMPLETIONS, &body).json()
     };
     for (more, least) in [(json!({ "timeout": 0 }), 0), (json!({ "timeout": 0.3 }), 1), (json!({}), 1)] {
         let body = ask(more);
@@ -169,6 +169,8 @@ fn an_answer_ends_with_what_there_is_when_its_time_is_over() {
         let n = body["usage"]["completion_tokens"].as_u64().unwrap();
         assert!((least..200).contains(&n), "{n} tokens");
     }
+    // OpenAI has no word for it; the log has.
+    logged.wait(|text| (text.matches(" finish=timeout").count() == 3).then_some(()));
 }
 
 #[test]

@@ -103,11 +103,20 @@ pub enum FinishReason {
 }
 
 impl FinishReason {
-    /// The API's word for it.
+    /// The API's word for it, which has none for an answer whose time was over.
     pub fn name(self) -> &'static str {
         match self {
+            FinishReason::TimeLimit => "length",
+            _ => self.word(),
+        }
+    }
+
+    /// A word for it that is no other's.
+    pub fn word(self) -> &'static str {
+        match self {
             FinishReason::Stop => "stop",
-            FinishReason::Length | FinishReason::TimeLimit => "length",
+            FinishReason::Length => "length",
+            FinishReason::TimeLimit => "timeout",
             FinishReason::Cancelled => "cancelled",
         }
     }

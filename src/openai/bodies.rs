@@ -144,7 +144,7 @@ pub static MESSAGE: Object = Object {
     fields: &[&[
         Field::must("role", Shape::Word(&["system", "developer", "user", "assistant"]), "who said it"),
         Field::must("content", Shape::Either(&[Shape::Text, PARTS]), "what was said"),
-        Field::passed("name", Shape::Only(&[]), NOT_DONE),
+        Field::may("name", Shape::Text, "of whoever said it, for templates that tell apart who has one role"),
         Field::passed("refusal", Shape::Only(&[]), NOT_DONE),
         Field::passed("tool_calls", Shape::Only(&["[]"]), NOT_DONE),
         Field::passed("audio", Shape::Only(&[]), NOT_DONE),
@@ -266,7 +266,8 @@ const UNDONE: &[Field] = &[
     Field::passed("audio", Shape::Only(&[]), NOT_DONE),
     Field::passed("prediction", Shape::Only(&[]), NOT_DONE),
     Field::passed("reasoning_effort", Shape::Only(&[]), NOT_DONE),
-    Field::passed("verbosity", Shape::Only(&[]), NOT_DONE),
+    Field::passed("verbosity", Shape::Only(&["\"medium\""]), NOT_DONE),
+    Field::passed("prompt_cache_retention", Shape::Only(&["\"in_memory\"", "\"in-memory\""]), NOT_DONE),
     Field::passed("web_search_options", Shape::Only(&[]), NOT_DONE),
 ];
 

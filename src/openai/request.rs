@@ -308,8 +308,9 @@ fn message(path: &str, value: Value) -> Result<Message> {
         Some(Value::Array(parts)) => parts.into_iter().map(|part| text_part(path, part)).collect::<Result<_>>()?,
         _ => return Err(f.error("content", "must be a text or a list of text parts")),
     };
+    let name = f.text("name")?;
     f.finish();
-    Ok(Message::new(role, content))
+    Ok(Message { role, content, name })
 }
 
 fn text_part(path: &str, value: Value) -> Result<String> {

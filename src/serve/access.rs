@@ -83,8 +83,8 @@ impl Notes {
                 if choice.is_multiple_of(asked.each) {
                     asked.cached += u64::from(end.usage.kept_tokens);
                 }
-                if !asked.reasons.contains(&end.reason.name()) {
-                    asked.reasons.push(end.reason.name());
+                if !asked.reasons.contains(&end.reason.word()) {
+                    asked.reasons.push(end.reason.word());
                 }
             }
         }

@@ -132,6 +132,13 @@ impl App {
         }
     }
 
+    /// Reads again what has changed of what is looked at.
+    pub fn refresh(&self) {
+        if let Some(keys) = &self.keys {
+            keys.refresh();
+        }
+    }
+
     /// Nothing new is taken any more.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);

@@ -3,9 +3,26 @@
 use crate::error::{Error, Result};
 use std::io::Read;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// Most bytes of one.
 const MAX_FILE: u64 = 1 << 20;
+
+/// When a file was changed the last time; nothing for what is none.
+pub fn changed(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok().filter(|m| m.is_file()).and_then(|m| m.modified().ok())
+}
+
+/// The text of a file that was read before: a pipe cannot be read twice, and whoever tries may wait for ever.
+///
+/// # Errors
+/// Those of [`read`]; `Invalid` when it is no file.
+pub fn reread(path: &Path, what: &str) -> Result<String> {
+    if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+        return Err(Error::Invalid(format!("{} is no file, which could be read again as the {what}", path.display())));
+    }
+    read(path, what)
+}
 
 /// The text of a file; `what` it is for.
 ///

@@ -5,8 +5,8 @@
 //! for people, as are lines that begin with `#`. Only the hashes are kept. A key is compared by its hash with all of
 //! them, each in the same time whatever it holds.
 //!
-//! A file that has changed is read again, at the next request or when that is asked for; one that cannot be read leaves
-//! the keys as they were. The log says which.
+//! A file that has changed is read again, within a second or when that is asked for; one that cannot be read leaves the
+//! keys as they were. The log says which. No request waits for it.
 
 use super::files;
 use super::limits::{Allowance, Limits};
@@ -17,11 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+const WHAT: &str = "keys";
 /// Most bytes of a key.
 const MAX_KEY: usize = 512;
-/// How often the file is looked at.
-const EVERY: Duration = Duration::from_secs(1);
-
 type Hash = [u8; 32];
 
 /// The keys of a file.
@@ -38,7 +36,6 @@ struct State {
     left: HashMap<u64, Allowance>,
     /// Of the file as it was read.
     changed: Option<SystemTime>,
-    looked: Instant,
 }
 
 impl Keys {
@@ -47,8 +44,9 @@ impl Keys {
     /// # Errors
     /// `Io` when it cannot be read; `Invalid` when it has no key, or a line that is none.
     pub fn open(path: &Path) -> Result<Keys> {
-        let changed = modified(path);
-        let state = State { known: read(path)?, left: HashMap::new(), changed, looked: Instant::now() };
+        let changed = files::changed(path);
+        let known = parse(path, &files::read(path, WHAT)?)?;
+        let state = State { known, left: HashMap::new(), changed };
         Ok(Keys { path: path.into(), state: Mutex::new(state) })
     }
 
@@ -58,7 +56,6 @@ impl Keys {
 
     /// The number of whoever has a key, if it is one of them: as long as the key stays, it does.
     pub fn accept(&self, key: &[u8]) -> Option<u64> {
-        self.refresh();
         let state = self.state();
         let hash: Hash = Sha256::digest(key).into();
         // All of them, and all bytes of each: how long it takes tells nothing.
@@ -66,16 +63,10 @@ impl Keys {
         found.then(|| tenant(&hash))
     }
 
-    /// Reads the file again if it has changed, while nobody waits: the engine's thread charges tokens here.
-    fn refresh(&self) {
-        let mut state = self.state();
-        if state.looked.elapsed() < EVERY {
-            return;
-        }
-        state.looked = Instant::now();
-        let before = state.changed;
-        drop(state);
-        if modified(&self.path) != before {
+    /// Reads the file again if it has changed. It may take as long as the file's drive does.
+    pub fn refresh(&self) {
+        let before = self.state().changed;
+        if files::changed(&self.path) != before {
             self.reload();
         }
     }
@@ -83,8 +74,8 @@ impl Keys {
     /// Reads the file again.
     pub fn reload(&self) {
         // Before it is read: what changes meanwhile is seen the next time.
-        let changed = modified(&self.path);
-        let known = read(&self.path);
+        let changed = files::changed(&self.path);
+        let known = files::reread(&self.path, WHAT).and_then(|text| parse(&self.path, &text));
         let mut state = self.state();
         state.changed = changed;
         match known {
@@ -129,12 +120,8 @@ fn equal(a: &Hash, b: &Hash) -> bool {
     std::hint::black_box(a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b))) == 0
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|m| m.modified()).ok()
-}
-
-fn read(path: &Path) -> Result<Vec<(Hash, Limits)>> {
-    let (text, file) = (files::read(path, "keys")?, path.display());
+fn parse(path: &Path, text: &str) -> Result<Vec<(Hash, Limits)>> {
+    let file = path.display();
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let hashes = keys.map(|(n, line)| {

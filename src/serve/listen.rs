@@ -29,14 +29,17 @@ const OTHER_FILES: u64 = 128;
 const MAX_HEAD: usize = 64 << 10;
 /// How often measured times are counted, though nobody asks for them.
 const TIDY: Duration = Duration::from_secs(5);
+/// How often files are looked at that may have changed.
+const FILES: Duration = Duration::from_secs(1);
 /// Pause when the system gives no further connection.
 const REST: Duration = Duration::from_millis(50);
 
 /// A server that accepts connections.
 pub struct Listening {
     stop: watch::Sender<bool>,
-    /// For connections to the API, and to the port of those who watch.
-    rooms: [Arc<Room>; 2],
+    /// For the port of those who watch, to whom it is open as long as the server is.
+    _last: watch::Sender<bool>,
+    room: Arc<Room>,
 }
 
 /// Connections that there may be.
@@ -68,17 +71,19 @@ impl Listening {
     ) -> Result<Listening> {
         let _inside = runtime.enter();
         let (stop, stopped) = watch::channel(false);
-        // Who watches finds a place however many ask.
-        let rooms = [Room::new(connections()), Room::new(WATCHERS)];
+        let (last, ended) = watch::channel(false);
+        let room = Room::new(connections());
         let local = |at: &Bound| at.address.ip().is_loopback();
         let door = Door { router: router(app.clone(), local(&main)), tls: true, app: app.clone() };
-        runtime.spawn(accept(listener(main)?, door, stopped.clone(), rooms[0].clone()));
+        runtime.spawn(accept(listener(main)?, door, stopped, room.clone()));
         if let Some(at) = watched {
             let door = Door { router: watching(app.clone(), local(&at)), tls: false, app: app.clone() };
-            runtime.spawn(accept(listener(at)?, door, stopped, rooms[1].clone()));
+            // Who watches finds a place however many ask.
+            runtime.spawn(accept(listener(at)?, door, ended, Room::new(WATCHERS)));
         }
-        runtime.spawn(tidy(app));
-        Ok(Listening { stop, rooms })
+        runtime.spawn(tidy(app.clone()));
+        runtime.spawn(refresh(app));
+        Ok(Listening { stop, _last: last, room })
     }
 
     /// Accepts no more, and ends connections with the request that they are at.
@@ -87,9 +92,9 @@ impl Listening {
         let _ = self.stop.send(true);
     }
 
-    /// How many connections there are.
+    /// How many connections there are to the API.
     pub fn connections(&self) -> usize {
-        self.rooms.iter().map(|room| room.taken()).sum()
+        self.room.taken()
     }
 }
 
@@ -126,6 +131,16 @@ async fn tidy(app: Arc<App>) {
     loop {
         tokio::time::sleep(TIDY).await;
         app.metrics.tidy();
+    }
+}
+
+/// On a thread that may wait: the files may lie on a drive that does not answer.
+async fn refresh(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(FILES).await;
+        let app = app.clone();
+        // It does not panic; if it does, there is the next time.
+        let _ = tokio::task::spawn_blocking(move || app.refresh()).await;
     }
 }
 

@@ -35,13 +35,13 @@ impl Tls {
     /// # Errors
     /// `Io` when one cannot be read; `Invalid` when one does not hold what it should, or they do not belong together.
     pub fn open(files: TlsFiles) -> Result<Tls> {
-        let config = RwLock::new(Arc::new(read(&files)?));
+        let config = RwLock::new(Arc::new(read(&files, files::read)?));
         Ok(Tls { files, config })
     }
 
     /// Reads them again.
     pub fn reload(&self) {
-        match read(&self.files) {
+        match read(&self.files, files::reread) {
             Err(e) => tracing::warn!("the certificate stays as it was: {e}"),
             Ok(config) => {
                 *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
@@ -56,10 +56,10 @@ impl Tls {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig> {
+fn read(files: &TlsFiles, text: impl Fn(&Path, &str) -> Result<String>) -> Result<ServerConfig> {
     let TlsFiles { certificate, key } = files;
-    let certificates = certificates(certificate)?;
-    let secret = secret(key)?;
+    let certificates = certificates(certificate, &text(certificate, "certificate")?)?;
+    let secret = secret(key, &text(key, "key")?)?;
     let wrong = |e| {
         let problem = match e {
             rustls::Error::InconsistentKeys(_) => format!("is not the key of {}", certificate.display()),
@@ -74,8 +74,7 @@ fn read(files: &TlsFiles) -> Result<ServerConfig> {
     Ok(config)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let text = files::read(path, "certificate")?;
+fn certificates(path: &Path, text: &str) -> Result<Vec<CertificateDer<'static>>> {
     let all = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     match all.map_err(|_| damaged(path))? {
         none if none.is_empty() => {
@@ -85,8 +84,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     }
 }
 
-fn secret(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    let (text, file) = (files::read(path, "key")?, path.display());
+fn secret(path: &Path, text: &str) -> Result<PrivateKeyDer<'static>> {
+    let file = path.display();
     // Of PKCS#8, and of the older forms.
     if ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"].iter().any(|mark| text.contains(mark)) {
         let instead = format!("decrypt it: openssl pkey -in {file} -out PLAIN, which only the server's user may read");

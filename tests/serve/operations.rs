@@ -143,18 +143,26 @@ fn the_log_tells_of_clients_that_left_and_answers_that_were_cut_off() {
 }
 
 #[test]
-fn a_hangup_reads_the_keys_again_and_ends_nothing() {
+fn changed_keys_are_read_again_and_a_hangup_reads_them_at_once() {
     let keys = temp_file("keys", "the-first-key\n");
     let logged = Logged::start(&["--api-key-file", &keys]);
-    // Nobody asks meanwhile, so nothing but the signal makes it look.
-    let reload = |text: &str, want: &str| {
-        std::fs::write(&*keys, text).unwrap();
+    let said = |want: &str, times: usize| logged.wait(|text| (text.matches(want).count() >= times).then_some(()));
+    std::fs::write(&*keys, "the-second-key\nthe-third-key\n").unwrap();
+    said("the keys were read again keys=2", 1);
+    // Nothing has changed, so nothing but the signal makes it read.
+    for time in 2..4 {
         logged.server.signal(Signal::HUP);
-        logged.wait(|text| text.contains(want).then_some(()));
-    };
-    reload("the-second-key\nthe-third-key\n", "the keys were read again keys=2");
-    reload("short\n", "the keys stay as they were");
+        said("the keys were read again keys=2", time);
+    }
+    std::fs::write(&*keys, "short\n").unwrap();
+    said("the keys stay as they were", 1);
     assert!(logged.text().contains("line 1: the key has 5 characters"), "{}", logged.text());
+    // Nobody writes into a pipe: who reads it waits for ever.
+    std::fs::remove_file(&*keys).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &*keys, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    said("is no file, which could be read again as the keys", 1);
+    logged.server.signal(Signal::HUP);
+    said("is no file, which could be read again as the keys", 2);
     let models = |key: &str| logged.server.ask("GET", "/v1/models", &[&format!("Authorization: Bearer {key}")], "");
     assert_eq!((models("the-first-key").status, models("the-third-key").status), (401, 200));
     let other = Logged::start(&[]);
@@ -172,11 +180,7 @@ fn those_who_watch_have_a_port_of_their_own() {
     let closed =
         Logged::start(&["--metrics-port", "0", "--api-key-file", &keys, "--tls-cert", &cert, "--tls-key", &key]);
     for logged in [&open, &closed] {
-        let text = logged.text();
-        let at = text
-            .lines()
-            .find_map(|l| l.split_once("http://127.0.0.1:")?.1.strip_suffix("/metrics has figures for Prometheus"));
-        let port: u16 = at.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+        let port = watched(logged);
         let get = |path: &str, head: &[&str]| {
             let mut stream = http::connect(port);
             stream.write_all(http::request("GET", path, head, "").as_bytes()).unwrap();
@@ -191,4 +195,35 @@ fn those_who_watch_have_a_port_of_their_own() {
     // Its document has what is there.
     let paths = open.server.get("/openapi.json").json()["paths"].clone();
     assert!(paths.get("/health").is_some() && paths.get("/metrics").is_none(), "{paths}");
+}
+
+#[test]
+fn those_who_watch_see_the_end_to_its_end() {
+    let mut logged = Logged::start(&["--device", "fake:20", "--metrics-port", "0", "--grace", "60"]);
+    let port = watched(&logged);
+    let get = |path: &str| {
+        let mut stream = http::connect(port);
+        stream.write_all(http::request("GET", path, &[], "").as_bytes()).unwrap();
+        Response::read(stream)
+    };
+    let body = json!({ "prompt": [5, 6], "max_tokens": 1000, "stream": true }).to_string();
+    let mut running = logged.server.send("POST", COMPLETIONS, &[], &body);
+    head(&mut running);
+    let idle = http::connect(port);
+    logged.server.signal(Signal::TERM);
+    logged.wait(|_| (get("/ready").status == 503).then_some(()));
+    assert!(get("/metrics").body.contains("air_running 1\n"));
+    // Neither is it waited for.
+    drop(running);
+    assert!(logged.server.child.wait().unwrap().success());
+    drop(idle);
+}
+
+/// The port of those who watch, as the server says it.
+fn watched(logged: &Logged) -> u16 {
+    let text = logged.text();
+    let at = text
+        .lines()
+        .find_map(|l| l.split_once("http://127.0.0.1:")?.1.strip_suffix("/metrics has figures for Prometheus"));
+    at.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
 }

@@ -110,7 +110,11 @@ fn what_is_wrong_or_cannot_be_done_is_named() {
             json!({ "messages": [{ "role": "tool", "content": "a" }] }),
             "messages[0].role must be system, developer, user or assistant",
         ),
-        (json!({ "messages": [{ "role": "user", "content": "a", "name": "b" }] }), "messages[0].name is not supported"),
+        (json!({ "messages": [{ "role": "user", "content": "a", "name": 5 }] }), "messages[0].name must be a text"),
+        (
+            json!({ "messages": [{ "role": "user", "content": "a", "audio": {} }] }),
+            "messages[0].audio is not supported",
+        ),
         (user(json!(null)), "messages[0].content is missing"),
         (user(json!(5)), "messages[0].content must be a text or a list of text parts"),
         (user(json!([{ "type": "image_url" }])), "messages[0].content[0].type must be text"),

@@ -43,12 +43,14 @@ pub struct Message {
     pub role: String,
     /// The text.
     pub content: String,
+    /// Of whoever says it, where several have one role.
+    pub name: Option<String>,
 }
 
 impl Message {
     /// A message of a role.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Message { role: role.into(), content: content.into() }
+        Message { role: role.into(), content: content.into(), name: None }
     }
 }
 
@@ -143,7 +145,11 @@ impl ChatTemplate {
 
 /// The variables that a template sees, as transformers names them.
 fn context(messages: &[Message], options: &RenderOptions) -> Value {
-    let message = |m: &Message| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
+    let message = |m: &Message| {
+        let always = [("role", m.role.as_str()), ("content", m.content.as_str())];
+        // Templates ask whether there is one.
+        Value::from_pairs(always.into_iter().chain(m.name.as_deref().map(|name| ("name", name))))
+    };
     let mut variables = vec![
         ("messages".to_string(), messages.iter().map(message).collect::<Value>()),
         ("tools".into(), Value::from(())),

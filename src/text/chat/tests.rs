@@ -26,6 +26,9 @@ fn a_template_sees_messages_tokens_and_variables() {
     options.variables.push(("flag".into(), serde_json::json!({"a": [1, 2.5, null, true, "x"]})));
     let text = compile(source).unwrap().render(&[Message::new("user", "hé")], &options).unwrap();
     assert_eq!(text, "<s>user=hé;</s>{'a': [1, 2.5, None, True, 'x']}");
+    let names = "{% for m in messages %}{{ m.name if 'name' in m else m.name is defined }},{% endfor %}";
+    let named = Message { name: Some("Ann".into()), ..Message::new("user", "hé") };
+    assert_eq!(compile(names).unwrap().render(&[named, Message::new("user", "")], &options).unwrap(), "Ann,False,");
     assert_eq!(render("{% if add_generation_prompt %}go{% endif %}{{ tools is none }}").unwrap(), "goTrue");
     assert_eq!(render("{{ '%(b)s %(a)d' | format(a=1, b='x') }} {{ '%s' | format('y') }}").unwrap(), "x 1 y");
 }

@@ -9,6 +9,7 @@
 #
 # Nothing of it is committed. Needs Python 3.11 with pip; --llama, --peers and --server need clang-16 and libomp-16-dev
 # (gcc 12 miscompiles the peer's AMX path) and take five to ten minutes on two cores.
+# What is under its name is whole: a venv bears another one until then.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${AIR_ORACLES:-$HOME/.cache/air-oracles}
@@ -27,14 +28,16 @@ fi
 
 if [[ "${1:-}" == --llama || "${1:-}" == --peers ]] && [[ ! -x llama/bin/python ]]; then
     echo "building llama-cpp-python with clang-16"
-    python3 -m venv llama
-    llama/bin/pip install --quiet scikit-build-core cmake ninja gguf numpy jinja2
-    (cd llama-src && CC=clang-16 CXX=clang++-16 ../llama/bin/pip install --quiet --no-build-isolation .)
+    rm -rf llama.part && python3 -m venv llama.part
+    llama.part/bin/pip install --quiet scikit-build-core cmake ninja gguf numpy jinja2
+    (cd llama-src && CC=clang-16 CXX=clang++-16 ../llama.part/bin/pip install --quiet --no-build-isolation .)
+    mv llama.part llama
 fi
 if [[ "${1:-}" == --peers ]] && [[ ! -x torch/bin/python ]]; then
     echo "installing torch and transformers"
-    python3 -m venv torch
-    torch/bin/pip install --quiet torch transformers gguf numpy safetensors tokenizers sentencepiece protobuf jinja2
+    rm -rf torch.part && python3 -m venv torch.part
+    torch.part/bin/pip install --quiet torch transformers gguf numpy safetensors tokenizers sentencepiece protobuf jinja2
+    mv torch.part torch
 fi
 if [[ "${1:-}" == --server ]] && [[ ! -x llama-server/build/bin/llama-server ]]; then
     echo "building llama.cpp's server with clang-16"

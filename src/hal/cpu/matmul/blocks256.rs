@@ -55,6 +55,8 @@ impl IntFormat for Q4K {
     const RUN: usize = 8;
     const WAYS: usize = 2;
     const SCALED: bool = true;
+    // 16 products of 15 and 127: 30480.
+    const NARROW: bool = true;
     const MINIMA: bool = true;
     #[inline(always)]
     fn quants<S: Simd>(s: S, p: &[u8], set: usize, j: usize) -> Words<S> {

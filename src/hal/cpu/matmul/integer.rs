@@ -41,6 +41,9 @@ pub trait IntFormat: 'static {
     const SIGNED: bool = false;
     /// Stored integers are this much too large: 0, 4, 8, 16 or 32.
     const OFFSET: i32 = 0;
+    /// Whether a sum of `PART` words' products fits into 16 bits with its sign, and scales have no sign: such sums are
+    /// scaled by one operation each, those of 32 products by three.
+    const NARROW: bool = false;
     /// Whether there are minima.
     const MINIMA: bool = false;
 
@@ -150,6 +153,15 @@ fn dot<S: Simd, F: IntFormat>(s: S, acc: S::I, w: S::I, x: i32) -> S::I {
     if F::SIGNED { s.dot_signed(acc, w, x) } else { s.dot(acc, w, x) }
 }
 
+/// Words of which narrow formats scale the sum.
+const PART: usize = 4;
+
+/// A sum, scaled, added to another.
+#[inline(always)]
+fn scale<S: Simd, F: IntFormat>(s: S, total: S::I, sum: S::I, scale: S::I) -> S::I {
+    if F::NARROW { s.scale_half(total, sum, scale) } else { s.iadd(total, s.imul(sum, scale)) }
+}
+
 /// Bytes between the block that is computed and the one that is asked for.
 const PREFETCH: usize = 8192;
 
@@ -187,9 +199,16 @@ fn add_packed<S: Simd, F: IntFormat, const T: usize, const KEEP: bool>(
                 for t in 0..T {
                     sums[t][way] = dot::<S, F>(s, sums[t][way], w[way], x[t].word(at));
                 }
+                if F::NARROW && j % PART == PART - 1 {
+                    let factor = head.subs.scales[at * 4 / F::SUB];
+                    for t in 0..T {
+                        total[t] = scale::<S, F>(s, total[t], sums[t][way], factor);
+                        sums[t][way] = s.isplat(0);
+                    }
+                }
             }
         }
-        for t in 0..T {
+        for t in 0..if F::NARROW { 0 } else { T } {
             // Runs of one sub-block are added before they are scaled.
             let runs = if F::SCALED { F::SUB / (4 * F::RUN) } else { F::WAYS };
             for first in (0..F::WAYS).step_by(runs) {
@@ -197,10 +216,8 @@ fn add_packed<S: Simd, F: IntFormat, const T: usize, const KEEP: bool>(
                 for way in first + 1..first + runs {
                     sum = s.iadd(sum, sums[t][way]);
                 }
-                if F::SCALED {
-                    sum = s.imul(sum, head.subs.scales[F::run(set, first) * 4 * F::RUN / F::SUB]);
-                }
-                total[t] = s.iadd(total[t], sum);
+                let factor = head.subs.scales[F::run(set, first) * 4 * F::RUN / F::SUB];
+                total[t] = if F::SCALED { scale::<S, F>(s, total[t], sum, factor) } else { s.iadd(total[t], sum) };
             }
         }
     }
@@ -278,15 +295,17 @@ impl<S: Simd, F: IntFormat> Unpacked<S, F> {
         for t in 0..T {
             total[t] = head.start(s, x[t]);
         }
-        for sub in 0..F::X::LEN / F::SUB {
+        let part = if F::NARROW { PART } else { F::SUB / 4 };
+        for first in (0..Self::WORDS).step_by(part) {
             let mut sums = if F::SCALED { [s.isplat(0); T] } else { total };
-            for j in sub * (F::SUB / 4)..(sub + 1) * (F::SUB / 4) {
+            for j in first..first + part {
                 for t in 0..T {
                     sums[t] = dot::<S, F>(s, sums[t], words[j], x[t].word(j));
                 }
             }
             for t in 0..T {
-                total[t] = if F::SCALED { s.iadd(total[t], s.imul(sums[t], head.subs.scales[sub])) } else { sums[t] };
+                let factor = head.subs.scales[first * 4 / F::SUB];
+                total[t] = if F::SCALED { scale::<S, F>(s, total[t], sums[t], factor) } else { sums[t] };
             }
         }
         for t in 0..T {

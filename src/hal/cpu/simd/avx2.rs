@@ -275,6 +275,14 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn scale_half(self, acc: Self::I, sum: Self::I, scale: Self::I) -> Self::I {
+        // The upper half of a scale is nothing, and takes the sign's with it.
+        intrinsic!([
+            _mm256_add_epi32(acc[0], _mm256_madd_epi16(sum[0], scale[0])),
+            _mm256_add_epi32(acc[1], _mm256_madd_epi16(sum[1], scale[1]))
+        ])
+    }
+    #[inline(always)]
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I {
         intrinsic!({
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));

@@ -240,6 +240,11 @@ impl Simd for Avx512 {
         intrinsic!(_mm512_dpwssd_epi32(acc, w, _mm512_set1_epi32(x)))
     }
     #[inline(always)]
+    fn scale_half(self, acc: Self::I, sum: Self::I, scale: Self::I) -> Self::I {
+        // One operation where a product of words and its sum take three; the upper half of a scale is nothing.
+        intrinsic!(_mm512_dpwssd_epi32(acc, sum, scale))
+    }
+    #[inline(always)]
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I {
         intrinsic!(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v))
     }

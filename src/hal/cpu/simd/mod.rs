@@ -121,6 +121,8 @@ pub trait Simd: Copy {
     fn dot_signed(self, acc: Self::I, w: Self::I, x: i32) -> Self::I;
     /// Each lane: `acc + sum of two w_half * x_half`, halves signed.
     fn dot_pairs(self, acc: Self::I, w: Self::I, x: i32) -> Self::I;
+    /// Each lane: `acc + sum * scale`, where `sum` fits into a signed half and `scale` is in `0 ..= 32767`.
+    fn scale_half(self, acc: Self::I, sum: Self::I, scale: Self::I) -> Self::I;
     /// Each byte (0 to 15) replaced by its entry of the table.
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I;
     /// Asks for the cache line that lies `ahead` bytes behind the start of `p`, wherever that is.

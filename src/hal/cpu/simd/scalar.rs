@@ -213,6 +213,10 @@ impl Simd for Scalar {
         lanes!(i => acc[i].wrapping_add(product(w[i])))
     }
     #[inline(always)]
+    fn scale_half(self, acc: Self::I, sum: Self::I, scale: Self::I) -> Self::I {
+        lanes!(i => acc[i].wrapping_add(i32::from(sum[i] as i16).wrapping_mul(scale[i])))
+    }
+    #[inline(always)]
     fn lookup(self, v: Self::I, table: &[i8; 16]) -> Self::I {
         let mut out = v;
         for word in &mut out {

@@ -47,6 +47,7 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
             exp(s, small),
             exp2(s, small),
         ];
+        let half = s.iadd(s.and(b, s.isplat(0xffff)), s.isplat(-0x8000));
         let integers = [
             s.iadd(a, b),
             s.imul(a, b),
@@ -62,6 +63,8 @@ fn everything<S: Simd>(s: S, words: &[u32]) -> Vec<u32> {
             s.dot(b, low, q),
             s.dot_signed(s.iadd(b, s.isplat(if S::BIASED { -128 * sum } else { 0 })), s.signed_weight(a), q),
             s.dot_pairs(b, a, q),
+            // A sum of sixteen bits with its sign, a scale without one.
+            s.scale_half(b, half, s.shr(a, 17)),
             s.lookup(nibbles, &table),
         ];
         let mut lanes = [0.0; LANES];

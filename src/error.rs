@@ -49,7 +49,15 @@ pub enum Error {
         /// What is wrong with it, and what it may be.
         problem: String,
     },
-    /// A limit would be passed: memory, context, queue.
+    /// A prompt, or it and the answer that is wanted, has more tokens than there is room for.
+    #[error("{problem}")]
+    TooLong {
+        /// The field that has it: `prompt`, or `messages` of a chat.
+        field: &'static str,
+        /// How long it is, and how long it may be.
+        problem: String,
+    },
+    /// A limit would be passed: memory, queue.
     #[error("{0}")]
     Limit(String),
     /// There is too much to do just now; the same request may succeed later.

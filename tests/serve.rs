@@ -233,7 +233,7 @@ fn what_is_wrong_has_its_status_and_names_its_field() {
         (&with(json!({ "stop": [""] })), 400, Some("stop[0]"), "has 0 bytes"),
         (&with(json!({ "logit_bias": { "99999": 1 } })), 400, Some("logit_bias"), "names token 99999"),
         (&with(json!({ "tools": [{}] })), 400, Some("tools"), "which is not supported"),
-        (&with(json!({ "prompt": long })), 400, None, "the context holds 512"),
+        (&with(json!({ "prompt": long })), 400, Some("prompt"), "the context holds 512"),
         (&with(json!({ "prompt": [999_999] })), 400, Some("prompt"), "has token 999999"),
         (&with(json!({ "model": "gpt-9" })), 404, Some("model"), "there is bard, air demo (Shakespeare)"),
         (&with(json!({ "frobnicate": 1 })), 400, Some("frobnicate"), "is not a field that air knows"),
@@ -244,6 +244,17 @@ fn what_is_wrong_has_its_status_and_names_its_field() {
         let error = response.json()["error"].clone();
         assert!(error["message"].as_str().unwrap().contains(want), "{shown}: {error}");
         assert_eq!(error["param"].as_str(), param, "{shown}: {error}");
+    }
+    // Clients shorten what they ask where they find this code.
+    let talk = json!({ "messages": [{ "role": "user", "content": long }] });
+    for (path, body, field) in [(COMPLETIONS, json!({ "prompt": long }), "prompt"), (CHAT, talk, "messages")] {
+        let refused = server.post(path, &body);
+        let error = refused.json()["error"].clone();
+        assert_eq!((refused.status, &error["param"]), (400, &json!(field)), "{error}");
+        assert_eq!(
+            (&error["code"], &error["type"]),
+            (&json!("context_length_exceeded"), &json!("invalid_request_error"))
+        );
     }
     for (method, path, head, status) in [
         ("GET", "/nope", &[][..], 404),

@@ -280,14 +280,15 @@ impl Bounds {
     }
 
     /// Positions that a prompt and an answer of up to `max_tokens` take: the last token is not read any more.
+    ///
+    /// # Errors
+    /// `TooLong` for more than there are; `Invalid` for a token that is none.
     pub fn check(self, prompt: &[u32], max_tokens: u32) -> Result<u32> {
         let Bounds { context, state, vocab, .. } = self;
+        let too_long = |problem: String| Err(Error::TooLong { field: "prompt", problem });
         if prompt.len() > context as usize {
-            let n = prompt.len();
-            let problem = format!("the prompt has {n} tokens, the context holds {context}");
-            return Err(Error::Invalid(format!(
-                "{problem}; shorten it, or give the context more where the model allows it"
-            )));
+            let problem = format!("the prompt has {} tokens, the context holds {context}", prompt.len());
+            return too_long(format!("{problem}; shorten it, or give the context more where the model allows it"));
         }
         if let Some(t) = prompt.iter().find(|&&t| t as usize >= vocab) {
             return Err(Error::Invalid(format!("token {t} is not in the vocabulary of {vocab}")));
@@ -296,14 +297,12 @@ impl Bounds {
         let positions = n.saturating_add(max_tokens.saturating_sub(1)).min(context);
         match state.checked_sub(n) {
             _ if positions <= state => Ok(positions),
-            None => {
-                Err(Error::Limit(format!("the prompt has {n} tokens, the sequence state holds {state}; shorten it")))
-            }
-            Some(left) => Err(Error::Limit(format!(
+            None => too_long(format!("the prompt has {n} tokens, the sequence state holds {state}; shorten it")),
+            Some(left) => too_long(format!(
                 "a prompt of {n} tokens and an answer of up to {max_tokens} need {positions} positions, the sequence \
                  state holds {state}; ask for at most {} tokens",
                 left + 1
-            ))),
+            )),
         }
     }
 }

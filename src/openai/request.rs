@@ -39,6 +39,14 @@ impl Endpoint {
         }
     }
 
+    /// An error of the engine's, whose prompt has here the name of the field that it is made of.
+    fn named(self, e: Error) -> Error {
+        match e {
+            Error::TooLong { problem, .. } if self == Endpoint::Chat => Error::TooLong { field: "messages", problem },
+            e => e,
+        }
+    }
+
     /// The endpoint of a path.
     ///
     /// # Errors
@@ -206,7 +214,7 @@ impl Ask {
                 Request { priority, time_limit, prompt_logprobs: logprobs.filter(|_| self.echo), ..Request::default() };
             let first = Request { prompt, max_tokens, sampling, stop, logprobs, ..asked };
             // Before it is there n times.
-            engine.check(&first)?;
+            engine.check(&first).map_err(|e| self.endpoint.named(e))?;
             for i in 0..self.n as u64 {
                 let seed = self.sampling.seed.map(|seed| seed.wrapping_add(i));
                 let sampling = Params { seed, ..first.sampling.clone() };

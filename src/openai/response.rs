@@ -283,14 +283,21 @@ fn probabilities(endpoint: Endpoint, tokens: &[(usize, Token)], tokenizer: &Toke
 /// The HTTP status of an error and the body that goes with it.
 pub fn error(e: &Error) -> (u16, Value) {
     let (status, kind) = match e {
-        Error::Invalid(_) | Error::Field { .. } | Error::Limit(_) | Error::Unsupported { .. } => {
-            (400, "invalid_request_error")
-        }
+        Error::Invalid(_)
+        | Error::Field { .. }
+        | Error::TooLong { .. }
+        | Error::Limit(_)
+        | Error::Unsupported { .. } => (400, "invalid_request_error"),
         Error::Busy(_) => (503, "server_error"),
         Error::File { .. } | Error::Io { .. } | Error::Engine(_) | Error::Cancelled => (500, "server_error"),
     };
-    let param = if let Error::Field { field, .. } = e { Some(field) } else { None };
-    (status, json!({ "error": { "message": e.to_string(), "type": kind, "param": param, "code": null } }))
+    let (param, code) = match e {
+        Error::Field { field, .. } => (Some(field.as_str()), None),
+        // By this word clients know that a shorter prompt would be answered.
+        Error::TooLong { field, .. } => (Some(*field), Some("context_length_exceeded")),
+        _ => (None, None),
+    };
+    (status, json!({ "error": { "message": e.to_string(), "type": kind, "param": param, "code": code } }))
 }
 
 #[cfg(test)]

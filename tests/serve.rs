@@ -208,6 +208,21 @@ fn probabilities_are_those_of_the_tokens() {
         (&biased["tokens"][0], &biased["token_logprobs"][0]),
         (&json!(second), &told["top_logprobs"][0][&second])
     );
+    // The token itself is told of, also where it is none of the most probable ones; a chat has those alone.
+    let tops = |top: u64| {
+        let body = json!({ "prompt": "ROMEO:", "max_tokens": 1, "temperature": 0, "logprobs": top,
+            "logit_bias": { id.to_string(): 100 } });
+        server.post(COMPLETIONS, &body).json()["choices"][0]["logprobs"]["top_logprobs"][0].clone()
+    };
+    let all = &told["top_logprobs"][0];
+    let first = all.as_object().unwrap().keys().next().unwrap();
+    assert_eq!(tops(0), json!({ &second: all[&second] }));
+    assert_eq!(tops(1), json!({ first: all[first], &second: all[&second] }));
+    assert_eq!(tops(2), tops(1), "it is there once");
+    let chat = json!({ "messages": [{ "role": "user", "content": "a" }], "max_tokens": 1, "logprobs": true,
+        "logit_bias": { id.to_string(): 100 } });
+    let chat = server.post(CHAT, &chat).json()["choices"][0]["logprobs"]["content"][0].clone();
+    assert_eq!((&chat["token"], &chat["top_logprobs"]), (&json!(second), &json!([])));
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub(super) fn completions(tokens: &[(usize, Token)], tokenizer: &Tokenizer) -> V
     for (at, token) in tokens {
         let map = |l: &Logprobs| {
             let mut map = Map::new();
-            for &(id, logprob) in &l.top {
+            // The token itself is always there, behind those that are more probable.
+            for (id, logprob) in l.top.iter().copied().chain([(token.id, l.chosen)]) {
                 // Two tokens may have one text: the more probable one stands.
                 map.entry(text(id, tokenizer)).or_insert_with(|| json!(logprob));
             }

@@ -158,7 +158,11 @@ static COMPLETION_LOGPROBS: Object = Object {
             list(&LOGPROBS),
             "the logarithms of their probabilities; null for the first of a prompt",
         ),
-        Field::must("top_logprobs", list(&TOPS), "those of the most probable ones in their places, by their texts"),
+        Field::must(
+            "top_logprobs",
+            list(&TOPS),
+            "those of the most probable ones in their places and of themselves, by their texts",
+        ),
         Field::must("text_offset", IDS, "where their texts begin, in characters"),
     ]],
 };

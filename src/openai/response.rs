@@ -48,11 +48,40 @@ struct Choice {
     text: String,
     /// Those whose probability is told, with where their texts begin, in characters.
     tokens: Vec<(usize, Token)>,
+    /// Those that begin behind the text that has come out: a stop text may cut them away.
+    held: Vec<(usize, Token)>,
+    /// Of the text that is certain, what is held back included.
     characters: usize,
+    /// Of the text that has come out.
+    shown: usize,
     echo: Echo,
     /// Where they are wanted.
     ids: Vec<u32>,
     end: Option<Finished>,
+}
+
+impl Choice {
+    /// A token was generated; its text is certain, but may be held back.
+    fn begin(&mut self, token: Token, logprobs: bool) {
+        let at = self.characters;
+        self.characters += token.characters as usize;
+        if logprobs {
+            self.held.push((at, token));
+        }
+    }
+
+    /// More text comes out: gives the tokens that begin in it, which nothing cuts away any more.
+    fn show(&mut self, piece: &str) -> Vec<(usize, Token)> {
+        self.shown += piece.chars().count();
+        let begun = self.held.partition_point(|(at, _)| *at < self.shown);
+        self.held.drain(..begun).collect()
+    }
+
+    /// No more text comes: gives the tokens behind it, which have none of their own, unless a stop text was cut away there.
+    fn rest(&mut self) -> Vec<(usize, Token)> {
+        let rest = std::mem::take(&mut self.held);
+        if self.shown < self.characters { vec![] } else { rest }
+    }
 }
 
 /// The prompt as it is read aloud, which gives its tokens their places in the text.
@@ -101,7 +130,10 @@ impl Answer {
             Endpoint::Chat => "chatcmpl",
             Endpoint::Completions => "cmpl",
         };
-        let choice = |text: String| Choice { characters: text.chars().count(), text, ..Choice::default() };
+        let choice = |text: String| {
+            let characters = text.chars().count();
+            Choice { text, characters, shown: characters, ..Choice::default() }
+        };
         let choices: Vec<_> = before.into_iter().map(choice).collect();
         Answer {
             endpoint: ask.endpoint,
@@ -140,32 +172,24 @@ impl Answer {
 
     /// Takes an event of a choice, and gives the chunk that a stream sends for it, if it says anything.
     pub fn hear(&mut self, choice: usize, event: Event) -> Option<Value> {
-        let Choice { text, tokens, characters, echo, ids, end } = &mut self.choices[choice];
-        let at = *characters;
+        let state = &mut self.choices[choice];
         match event {
             Event::Prompt(_) => None,
             Event::Read(read) => {
-                let told: Vec<(usize, Token)> = read.into_iter().map(|t| echo.token(t, &self.tokenizer)).collect();
-                let logprobs = probabilities(self.endpoint, &told, &self.tokenizer);
-                if !self.streams {
-                    tokens.extend(told);
-                }
+                let told = read.into_iter().map(|t| state.echo.token(t, &self.tokenizer)).collect();
+                let logprobs = self.tell(choice, told);
                 Some(self.chunk(choice, self.delta(""), logprobs, None))
             }
-            Event::Token(token) => {
-                *characters += token.characters as usize;
-                let (piece, id) = (token.text.clone(), token.id);
-                let told = [(at, token)];
-                let logprobs =
-                    if self.logprobs { probabilities(self.endpoint, &told, &self.tokenizer) } else { Value::Null };
+            Event::Token(mut token) => {
+                let (piece, id) = (std::mem::take(&mut token.text), token.id);
+                if self.token_ids && !self.streams {
+                    state.ids.push(id);
+                }
+                state.begin(token, self.logprobs);
+                let told = state.show(&piece);
+                let logprobs = self.tell(choice, told);
                 if !self.streams {
-                    text.push_str(&piece);
-                    if self.token_ids {
-                        ids.push(id);
-                    }
-                    if self.logprobs {
-                        tokens.extend(told);
-                    }
+                    self.choices[choice].text.push_str(&piece);
                 }
                 let silent = piece.is_empty() && logprobs.is_null() && !self.token_ids;
                 let mut chunk = (!silent).then(|| self.chunk(choice, self.delta(&piece), logprobs, None))?;
@@ -175,17 +199,32 @@ impl Answer {
                 Some(chunk)
             }
             Event::Finished(finished) => {
-                text.push_str(&finished.text);
                 let (piece, reason) = (finished.text.clone(), finished.reason.name());
-                *end = Some(finished);
+                let mut told = state.show(&piece);
+                told.extend(state.rest());
+                state.text.push_str(&piece);
+                state.end = Some(finished);
                 self.open -= 1;
+                let logprobs = self.tell(choice, told);
                 let delta = match self.endpoint {
                     Endpoint::Chat if piece.is_empty() => json!({}),
                     _ => self.delta(&piece),
                 };
-                Some(self.chunk(choice, delta, Value::Null, Some(reason)))
+                Some(self.chunk(choice, delta, logprobs, Some(reason)))
             }
         }
+    }
+
+    /// How probable tokens of a choice were, which are kept for its end if it is not streamed; null of none.
+    fn tell(&mut self, choice: usize, told: Vec<(usize, Token)>) -> Value {
+        if told.is_empty() {
+            return Value::Null;
+        }
+        let logprobs = probabilities(self.endpoint, &told, &self.tokenizer);
+        if !self.streams {
+            self.choices[choice].tokens.extend(told);
+        }
+        logprobs
     }
 
     /// The chunk behind the last, where what the answer took is wanted.

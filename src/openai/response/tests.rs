@@ -93,6 +93,56 @@ fn probabilities_have_the_form_of_the_endpoint() {
     assert_eq!(body["choices"][0]["logprobs"], want);
 }
 
+/// What a token says where `text` comes out of the `characters` that became certain with it.
+fn held(id: u32, text: &str, characters: u32) -> Event {
+    let logprobs = Some(Logprobs { chosen: -0.5, top: vec![] });
+    Event::Token(Token { id, text: text.into(), characters, logprobs })
+}
+
+/// Where the tokens of a piece begin.
+fn offsets(chunk: &Value) -> Vec<u64> {
+    let list = chunk["choices"][0]["logprobs"]["text_offset"].as_array();
+    list.map_or(vec![], |list| list.iter().map(|at| at.as_u64().unwrap()).collect())
+}
+
+#[test]
+fn tokens_that_a_stop_text_cuts_away_are_not_told_of() {
+    let engine = engine();
+    for stream in [false, true] {
+        let body = json!({ "prompt": "äb", "logprobs": 0, "stream": stream });
+        let ask = ask(Endpoint::Completions, body);
+        let mut answer = Answer::new(&ask, "x", "m", engine.tokenizer().clone(), ["äb".to_string()]);
+        let mut hear = |event| offsets(&answer.hear(0, event).unwrap_or_default());
+        // A token without a text waits for the next one, which may be the first of a stop text.
+        assert_eq!((hear(held(1, "", 0)), hear(held(2, "cd", 2))), (vec![], vec![2, 2]));
+        // It may begin a stop text, and does not.
+        assert_eq!((hear(held(3, "", 1)), hear(held(4, "ef", 1))), (vec![], vec![4, 5]));
+        // The stop text begins within a token.
+        assert_eq!((hear(held(5, "g", 2)), hear(held(6, "", 0)), hear(held(7, "", 3))), (vec![6], vec![], vec![]));
+        assert!(hear(end("", FinishReason::Stop)).is_empty());
+        let body = answer.body();
+        let told = body["choices"][0]["logprobs"]["text_offset"].clone();
+        assert_eq!(told, if stream { json!([]) } else { json!([2, 2, 4, 5, 6]) });
+    }
+}
+
+#[test]
+fn tokens_behind_the_text_are_told_of_where_no_stop_text_is_cut_away() {
+    let engine = engine();
+    let ask = ask(Endpoint::Completions, json!({ "prompt": "a", "logprobs": 0 }));
+    let mut answer = Answer::new(&ask, "x", "m", engine.tokenizer().clone(), [String::new()]);
+    let mut hear = |event| offsets(&answer.hear(0, event).unwrap_or_default());
+    // Held back, and then an unfinished character, and one without a text.
+    assert_eq!((hear(held(1, "", 2)), hear(held(2, "", 0)), hear(held(3, "", 0))), (vec![], vec![], vec![]));
+    assert_eq!(hear(end("ab\u{fffd}", FinishReason::Length)), vec![0, 2, 2]);
+    assert_eq!(offsets(&answer.body()), [0, 2, 2]);
+    // Nothing at all comes out.
+    let mut answer = Answer::new(&ask, "x", "m", engine.tokenizer().clone(), [String::new()]);
+    answer.hear(0, held(1, "", 0));
+    answer.hear(0, end("", FinishReason::Length));
+    assert_eq!(offsets(&answer.body()), [0]);
+}
+
 #[test]
 fn errors_name_their_field_and_status() {
     let field = Error::Field { field: "top_p".into(), problem: "is 7".into() };

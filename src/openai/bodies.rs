@@ -189,7 +189,7 @@ const COMMON: &[Field] = &[
     Field::may(
         "timeout",
         Shape::Number(&SECONDS),
-        "seconds that it may take, from its coming on; then it ends with what there is",
+        "seconds that it may take, from its coming on; then it ends with what there is, with 503 if that is nothing",
     ),
     Field::may("stop", Shape::Either(&[STOP, STOPS]), "texts that end the answer, which are not part of it"),
 ];

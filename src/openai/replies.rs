@@ -204,7 +204,7 @@ const USED: Field = Field::must("usage", Shape::Object(&USAGE), "what it took");
 const SO_FAR: Field = Field::may("usage", Shape::Object(&USAGE), "what it took; in the last chunk, where it is wanted");
 const CHOICES: &str = "all that were asked for; in a stream one, or none beside the usage";
 const PROBABLE: &str = "how probable the tokens were, where it is wanted";
-const ENDED: &str = "why it ended: an end of its own or a stop text, or its length";
+const ENDED: &str = "why it ended: an end of its own or a stop text, or its length or time";
 
 /// Names of the model.
 pub static MODELS: Object = Object {

@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Most probabilities that an answer tells of its prompts and, if it is not streamed, of its tokens: each takes a kilobyte until it is sent.
@@ -91,6 +91,7 @@ fn submit(app: &Arc<App>, loaded: &Loaded, who: Caller, wanted: Vec<Wanted>, eac
     }
     notes.asked(&wanted.iter().map(|w| w.request.prompt.len()).collect::<Vec<_>>(), each);
     let (to, from) = unbounded_channel();
+    let choices = wanted.len();
     let cancel = Cancel(Arc::default());
     for (choice, Wanted { request, .. }) in wanted.into_iter().enumerate() {
         // Not the app: what the engine holds must not hold the engine.
@@ -113,7 +114,8 @@ fn submit(app: &Arc<App>, loaded: &Loaded, who: Caller, wanted: Vec<Wanted>, eac
     }
     let waiting = app.clone();
     let cut = Box::pin(async move { waiting.cut.wait().await });
-    Ok(Heard { from, first: None, cut, cancel, taken: Some(taken), notes })
+    let (begun, left) = (Instant::now(), choices);
+    Ok(Heard { from, first: None, cut, cancel, taken: Some(taken), notes, begun, left })
 }
 
 /// Cancels what runs when it is dropped.
@@ -136,10 +138,13 @@ pub struct Heard {
     cancel: Cancel,
     taken: Option<Taken>,
     notes: Notes,
+    begun: Instant,
+    /// Choices that have a token, or may come to have one.
+    left: usize,
 }
 
 impl Heard {
-    /// The next event of any choice.
+    /// The next event of any choice. An answer whose time is over before any of them has a token is none.
     ///
     /// # Errors
     /// Why the answer ends before its time.
@@ -155,6 +160,15 @@ impl Heard {
         match &told {
             Ok((choice, event)) => self.notes.heard(*choice, event),
             Err(_) => self.notes.cut(),
+        }
+        if let Ok((_, Event::Finished(end))) = &told
+            && end.reason == FinishReason::TimeLimit
+            && end.usage.generated_tokens == 0
+        {
+            self.left -= 1;
+            if self.left == 0 {
+                return Poll::Ready(Err(Refusal::timed_out(self.begun.elapsed())));
+            }
         }
         Poll::Ready(told)
     }

@@ -22,6 +22,7 @@ const HELP: &[(&str, &str)] = &[
     ("air_ttft_seconds", "From a request's arrival in the engine to its first token"),
     ("air_inter_token_seconds", "From one token of an answer to the next"),
     ("air_request_seconds", "From a request's arrival in the engine to its end"),
+    ("air_timeouts_total", "Answers that ended because their time was over"),
     ("air_running", "Answers that are being generated"),
     ("air_queue_depth", "Answers that wait for a place"),
     ("air_kv_pages", "Pages of sequence state: used, kept of ended texts and given when wanted, free"),
@@ -122,6 +123,7 @@ pub struct Instruments {
     stopped: Counter,
     cut: Counter,
     aborted: Counter,
+    timeouts: Counter,
     running: [Gauge; 2],
     waiting: [Gauge; 2],
     used: Gauge,
@@ -149,6 +151,7 @@ impl Instruments {
             stopped: ended("stop"),
             cut: ended("length"),
             aborted: ended("abort"),
+            timeouts: m.counter("air_timeouts_total", &[]),
             running: [m.gauge("air_running", &[]), m.gauge("vllm:num_requests_running", of)],
             waiting: [m.gauge("air_queue_depth", &[]), m.gauge("vllm:num_requests_waiting", of)],
             used: pages("used"),
@@ -178,6 +181,9 @@ impl Instruments {
         self.cached.increment(usage.kept_tokens.into());
         self.prompt.increment(u64::from(usage.read_tokens) + u64::from(usage.kept_tokens));
         self.generated.iter().for_each(|c| c.increment(usage.generated_tokens.into()));
+        if end.reason == FinishReason::TimeLimit {
+            self.timeouts.increment(1);
+        }
         match end.reason {
             FinishReason::Stop => &self.stopped,
             FinishReason::Length | FinishReason::TimeLimit => &self.cut,

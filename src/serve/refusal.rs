@@ -18,7 +18,11 @@ pub const STATUSES: &[(u16, &str)] = &[
     (413, "The body is too large."),
     (429, "As much runs or waits as may, or the key's share of this minute is used up."),
     (500, "The server failed."),
-    (503, "The model is being loaded, the server ends, or it has no memory for more just now."),
+    (
+        503,
+        "The model is being loaded, the server ends, it has no memory for more just now, or the answer's time was over \
+         before it had a token.",
+    ),
 ];
 /// Statuses that say when to come again.
 pub const RETRY: &[u16] = &[429, 503];
@@ -61,6 +65,15 @@ impl Refusal {
 
     pub fn ending() -> Refusal {
         Refusal::new(503, "server_error", None, Some("shutting_down"), "the server is ending; ask another one").retry(1)
+    }
+
+    pub fn timed_out(waited: std::time::Duration) -> Refusal {
+        let seconds = waited.as_secs_f64();
+        let message = format!(
+            "the request waited {seconds:.1} s and no token was generated before its time was over (`timeout`, or the \
+             server's --timeout); try again later, or give it more time"
+        );
+        Refusal::new(503, "server_error", None, Some("timeout"), message).retry(1)
     }
 
     pub fn full(most: usize) -> Refusal {

@@ -432,3 +432,40 @@ fn metrics_count_what_was_answered() {
         assert!(helps.contains(t), "{t} has no help");
     }
 }
+
+#[test]
+fn metrics_count_tokens_as_they_come() {
+    let server = Server::start(&["--device", "fake:20", "--alias", "bard"]);
+    let body = json!({ "prompt": [5, 6, 7], "max_tokens": 60, "stream": true, "stream_options": { "include_usage": true },
+        "logit_bias": { "0": -100, "1": -100, "2": -100 } });
+    let stream = server.send("POST", COMPLETIONS, &[], &body.to_string());
+    let counted = || {
+        let text = server.get("/metrics").body;
+        let value = |name: &str| -> u64 {
+            text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')).map_or(0, |n| n.parse().unwrap())
+        };
+        let kinds = ["generated", "read", "cached"].map(|k| value(&format!("air_tokens_total{{kind=\"{k}\"}}")));
+        let names = ["generation", "prompt"].map(|k| value(&format!("vllm:{k}_tokens_total{{model_name=\"bard\"}}")));
+        (names, kinds, value("vllm:e2e_request_latency_seconds_count{model_name=\"bard\"}"))
+    };
+    let begun = Instant::now();
+    let mut seen = vec![];
+    loop {
+        let ([generated, prompt], _, ended) = counted();
+        if ended > 0 {
+            break;
+        }
+        // A token may come while the figures are written.
+        assert!(prompt == 3 || (prompt == 0 && generated < 2), "{prompt} of the prompt, {generated} behind it");
+        seen.push(generated);
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    seen.dedup();
+    assert!(seen.len() > 5 && seen.is_sorted(), "they come one by one: {seen:?}");
+    let events = Response::read(stream).events();
+    let usage = events[events.len() - 2]["usage"].clone();
+    assert_eq!((&usage["completion_tokens"], &usage["prompt_tokens"]), (&json!(60), &json!(3)));
+    let (names, [generated, read, cached], _) = counted();
+    assert_eq!((names, generated, read + cached), ([60, 3], 60, 3), "none is counted twice");
+}

@@ -397,7 +397,7 @@ impl Generating {
         let characters = text.chars().count() as u32;
         let text = self.stop.push(&text);
         let logprobs = given.zip(self.request.logprobs).map(|(given, n)| Logprobs::of(&given, id, n as usize));
-        let heard = (self.events)(Ok(Event::Token(Token { id, text, characters, logprobs })));
+        let heard = (self.events)(Ok(Event::Token(Token { id, text, characters, logprobs, usage: self.usage })));
         let reason = if self.stop.finished().is_some() {
             FinishReason::Stop
         } else if !heard {

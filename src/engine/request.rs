@@ -76,6 +76,8 @@ pub struct Token {
     pub characters: u32,
     /// How probable it was, where that was asked for.
     pub logprobs: Option<Logprobs>,
+    /// What the generation took up to it.
+    pub usage: Usage,
 }
 
 /// How and why a generation ended.

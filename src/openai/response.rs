@@ -6,7 +6,7 @@
 
 use super::Endpoint;
 use super::probable;
-use crate::engine::{Event, Finished, Token};
+use crate::engine::{Event, Finished, Token, Usage};
 use crate::error::Error;
 use crate::sample::{Logprobs, random_seed};
 use crate::text::{Detokenizer, Tokenizer};
@@ -101,7 +101,7 @@ impl Echo {
     fn token(&mut self, (id, logprobs): (u32, Option<Logprobs>), tokenizer: &Tokenizer) -> (usize, Token) {
         let at = self.characters;
         self.characters += self.detokenizer.push(tokenizer, id).chars().count();
-        (at, Token { id, text: String::new(), characters: 0, logprobs })
+        (at, Token { id, text: String::new(), characters: 0, logprobs, usage: Usage::default() })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything here was counted or measured; nothing tells of a prompt. The registry belongs to its server, so several
 //! servers of one process do not mix.
 
-use crate::engine::{Engine, Event, FinishReason, Finished};
+use crate::engine::{Engine, Event, FinishReason, Finished, Usage};
 use crate::error::{Error, Result};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -175,12 +175,17 @@ impl Instruments {
         self.streamed.absolute(engine.streamed().bytes);
     }
 
+    /// Counts the tokens that an answer has taken since it had taken `before`.
+    fn count(&self, before: &Usage, now: &Usage) {
+        let more = |of: fn(&Usage) -> u32| u64::from(of(now).saturating_sub(of(before)));
+        let (read, cached) = (more(|u| u.read_tokens), more(|u| u.kept_tokens));
+        self.read.increment(read);
+        self.cached.increment(cached);
+        self.prompt.increment(read + cached);
+        self.generated.iter().for_each(|c| c.increment(more(|u| u.generated_tokens)));
+    }
+
     fn ended(&self, end: &Finished, begun: Instant) {
-        let usage = &end.usage;
-        self.read.increment(usage.read_tokens.into());
-        self.cached.increment(usage.kept_tokens.into());
-        self.prompt.increment(u64::from(usage.read_tokens) + u64::from(usage.kept_tokens));
-        self.generated.iter().for_each(|c| c.increment(usage.generated_tokens.into()));
         if end.reason == FinishReason::TimeLimit {
             self.timeouts.increment(1);
         }
@@ -197,27 +202,39 @@ impl Instruments {
 /// The stopwatch of one choice of an answer, on the engine's thread.
 pub struct Stopwatch {
     begun: Instant,
-    last: Mutex<Option<Instant>>,
+    last: Mutex<Last>,
+}
+
+/// As far as a choice has been heard and counted.
+#[derive(Default)]
+struct Last {
+    token: Option<Instant>,
+    usage: Usage,
 }
 
 impl Stopwatch {
     /// Begins now.
     pub fn start() -> Stopwatch {
-        Stopwatch { begun: Instant::now(), last: Mutex::new(None) }
+        Stopwatch { begun: Instant::now(), last: Mutex::default() }
     }
 
-    /// Takes note of an event.
+    /// Takes note of an event. Tokens are counted as they come: a prompt's with the first of its answer.
     pub fn hear(&self, event: &Event, instruments: &Instruments) {
-        match event {
-            Event::Prompt(_) | Event::Read(_) => {}
-            Event::Token(_) => {
-                let now = Instant::now();
-                match self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(now) {
-                    None => instruments.first.iter().for_each(|h| h.record(now - self.begun)),
-                    Some(last) => instruments.between.iter().for_each(|h| h.record(now - last)),
-                }
-            }
-            Event::Finished(end) => instruments.ended(end, self.begun),
+        let usage = match event {
+            Event::Prompt(_) | Event::Read(_) => return,
+            Event::Token(token) => &token.usage,
+            Event::Finished(end) => &end.usage,
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        instruments.count(&last.usage, usage);
+        last.usage = *usage;
+        if let Event::Finished(end) = event {
+            return instruments.ended(end, self.begun);
+        }
+        let now = Instant::now();
+        match last.token.replace(now) {
+            None => instruments.first.iter().for_each(|h| h.record(now - self.begun)),
+            Some(last) => instruments.between.iter().for_each(|h| h.record(now - last)),
         }
     }
 }

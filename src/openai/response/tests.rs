@@ -14,7 +14,8 @@ fn ask(endpoint: Endpoint, body: Value) -> Ask {
 }
 
 fn token(id: u32, text: &str, logprobs: Option<Logprobs>) -> Event {
-    Event::Token(Token { id, text: text.into(), characters: text.chars().count() as u32, logprobs })
+    let (characters, usage) = (text.chars().count() as u32, Usage::default());
+    Event::Token(Token { id, text: text.into(), characters, logprobs, usage })
 }
 
 fn end(text: &str, reason: FinishReason) -> Event {
@@ -96,7 +97,7 @@ fn probabilities_have_the_form_of_the_endpoint() {
 /// What a token says where `text` comes out of the `characters` that became certain with it.
 fn held(id: u32, text: &str, characters: u32) -> Event {
     let logprobs = Some(Logprobs { chosen: -0.5, top: vec![] });
-    Event::Token(Token { id, text: text.into(), characters, logprobs })
+    Event::Token(Token { id, text: text.into(), characters, logprobs, usage: Usage::default() })
 }
 
 /// Where the tokens of a piece begin.

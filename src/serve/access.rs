@@ -6,9 +6,12 @@
 //! and the server's own names: no key, no text, no path that somebody made up. A token costs it a lock that nobody else
 //! wants then.
 //!
+//! Who watches the server asks many times a minute: what it was told as it should be has its line at `debug`.
+//!
 //! Status 499 is nginx's for a client that left before it was told any.
 
 use super::app::App;
+use super::routes::{ROUTES, Route};
 use crate::engine::Event;
 use crate::openai::new_id;
 use axum::body::{Body, Bytes, HttpBody};
@@ -20,6 +23,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
+use tracing::Level;
 
 /// Of a request whose client left before the head of the answer.
 const LEFT: u16 = 499;
@@ -146,7 +150,14 @@ impl Line {
         response.map(|body| Body::new(Followed { body, line: self }))
     }
 
-    fn write(&self) {
+    /// Whether it was those who watch the server, who were told what they asked for.
+    fn is_watching(&self) -> bool {
+        let watched = |route: &Route| route.who.watches() && route.path == self.path();
+        let told = self.sent && self.head.is_some_and(|(status, _)| status == 200);
+        told && self.method == Method::GET && ROUTES.iter().any(watched)
+    }
+
+    fn write(&self, watching: bool) {
         let ms = |at: Instant| at.duration_since(self.begun).as_millis() as u64;
         let (path, method, id) = (self.path(), self.method(), &self.id);
         let status = self.head.map_or(LEFT, |(status, _)| status);
@@ -164,9 +175,15 @@ impl Line {
             () => "client left",
         };
         let ms = ms(Instant::now());
-        tracing::info!(
-            %id, method, path, status, head_ms, first_ms, ms, prompt, cached, generated, finish, tenant, "{how}"
-        );
+        // The level belongs to the place where a line is written, so there are two.
+        macro_rules! say {
+            ($level:ident) => {
+                tracing::$level!(
+                    %id, method, path, status, head_ms, first_ms, ms, prompt, cached, generated, finish, tenant, "{how}"
+                )
+            };
+        }
+        if watching { say!(debug) } else { say!(info) }
     }
 }
 
@@ -175,8 +192,10 @@ impl Drop for Line {
         if self.head.is_none() {
             self.app.metrics.answered(self.path(), LEFT);
         }
-        if tracing::enabled!(tracing::Level::INFO) {
-            self.write();
+        let watching = self.is_watching();
+        let wanted = if watching { tracing::enabled!(Level::DEBUG) } else { tracing::enabled!(Level::INFO) };
+        if wanted {
+            self.write(watching);
         }
     }
 }

@@ -65,7 +65,7 @@ fn head(stream: &mut impl Read) -> String {
 #[test]
 fn each_request_has_a_line_when_it_ends() {
     let keys = temp_file("keys", "the-first-key\n");
-    let logged = Logged::start(&["--api-key-file", &keys]);
+    let logged = Logged::start(&["--api-key-file", &keys, "--log", "debug"]);
     let server = &logged.server;
     let ask =
         |body: &Value| server.ask("POST", COMPLETIONS, &["Authorization: Bearer the-first-key"], &body.to_string());
@@ -106,6 +106,31 @@ fn each_request_has_a_line_when_it_ends() {
         assert!(!text.contains(secret), "{text}");
     }
     assert_eq!(text.matches(" id=").count(), 6, "one each: {text}");
+}
+
+#[test]
+fn those_who_watch_do_not_fill_the_log() {
+    let watch = |server: &Server| ["/health", "/ready", "/metrics"].map(|path| id(&server.get(path).head));
+    let logged = Logged::start(&[]);
+    let ids = watch(&logged.server);
+    // Others do, and so does what is not as it should be.
+    for (method, path, status) in [
+        ("GET", "/v1/models", "200"),
+        ("GET", "/openapi.json", "200"),
+        ("HEAD", "/health", "200"),
+        ("POST", "/ready", "405"),
+    ] {
+        let line = logged.line(&id(&logged.server.ask(method, path, &[], "").head));
+        assert_eq!((line["path"].as_str(), line["status"].as_str()), (path, status));
+    }
+    let text = logged.text();
+    assert!(ids.iter().all(|id| !text.contains(id)), "{text}");
+    let logged = Logged::start(&["--log", "debug"]);
+    for id in watch(&logged.server) {
+        let line = logged.line(&id);
+        assert_eq!((line["how"].as_str(), line["status"].as_str()), ("answered", "200"));
+    }
+    logged.wait(|text| (text.matches(" DEBUG ").count() >= 3).then_some(()));
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod operations;
 mod probabilities;
 #[path = "common/program.rs"]
 mod program;
+#[path = "serve/safety.rs"]
+mod safety;
 #[path = "serve/tls.rs"]
 mod tls;
 

@@ -66,7 +66,12 @@ pub async fn document(State(app): State<Arc<App>>) -> Json<Value> {
 
 /// `POST /tokenize`
 pub async fn tokenize(State(app): State<Arc<App>>, input: Bytes) -> Said {
-    said(app, input, |loaded, body| openai::tokenize(&loaded.engine, loaded.chat.as_ref(), body)).await
+    let say = |loaded: &Loaded, body: Value| {
+        // Texts need no template.
+        let chat = if body.get("messages").is_some() { loaded.chat()? } else { None };
+        openai::tokenize(&loaded.engine, chat, body)
+    };
+    said(app, input, say).await
 }
 
 /// `POST /detokenize`
@@ -76,10 +81,10 @@ pub async fn detokenize(State(app): State<Arc<App>>, input: Bytes) -> Said {
 
 /// `POST /apply-template`
 pub async fn apply_template(State(app): State<Arc<App>>, input: Bytes) -> Said {
-    said(app, input, |loaded, body| openai::apply_template(&loaded.engine, loaded.chat.as_ref(), body)).await
+    said(app, input, |loaded, body| openai::apply_template(&loaded.engine, loaded.chat()?, body)).await
 }
 
-async fn said(app: Arc<App>, input: Bytes, say: fn(&Loaded, Value) -> crate::error::Result<Value>) -> Said {
+async fn said(app: Arc<App>, mut input: Bytes, say: fn(&Loaded, Value) -> crate::error::Result<Value>) -> Said {
     blocking(move || {
         let loaded = app.loaded()?;
         Ok(Json(say(loaded, input.json()?)?))

@@ -4,6 +4,7 @@ use super::access::Notes;
 use super::app::{App, Loaded};
 use super::guard::Caller;
 use super::input::{Bytes, blocking};
+use super::keys::Keys;
 use super::metrics::Stopwatch;
 use super::places::Taken;
 use super::refusal::Refusal;
@@ -37,7 +38,7 @@ pub async fn answer(
     input: Bytes,
 ) -> Result<Response, Refusal> {
     let reader = app.clone();
-    let (ask, wanted) = blocking(move || read(&reader, endpoint, &input)).await?;
+    let (ask, wanted) = blocking(move || read(&reader, endpoint, input)).await?;
     let loaded = app.loaded()?;
     let before = wanted.iter().map(|w| w.before.clone());
     let tokenizer = loaded.engine.tokenizer().clone();
@@ -61,12 +62,13 @@ pub async fn answer(
 }
 
 /// What a body asks for, and what the engine is asked then.
-fn read(app: &App, endpoint: Endpoint, input: &Bytes) -> Result<(Ask, Vec<Wanted>), Refusal> {
+fn read(app: &App, endpoint: Endpoint, mut input: Bytes) -> Result<(Ask, Vec<Wanted>), Refusal> {
     let loaded = app.loaded()?;
     let engine = &loaded.engine;
     let ask = Ask::read(endpoint, input.json()?, &app.options.sampling, app.options.max_tokens)?;
     loaded.check(ask.model.as_deref())?;
-    let wanted = ask.requests(engine, loaded.chat.as_ref())?;
+    let chat = if endpoint == Endpoint::Chat { loaded.chat()? } else { None };
+    let wanted = ask.requests(engine, chat)?;
     let of = |top: Option<u32>, tokens: u64| top.map_or(0, |top| tokens * u64::from(top + 1));
     // A prompt's come as fast as it is read, whether its client takes them or not; a streamed answer's one by one.
     let told = |r: &Request| {
@@ -86,23 +88,28 @@ fn read(app: &App, endpoint: Endpoint, input: &Bytes) -> Result<(Ask, Vec<Wanted
 fn submit(app: &Arc<App>, loaded: &Loaded, who: Caller, wanted: Vec<Wanted>, each: usize) -> Result<Heard, Refusal> {
     let Caller { tenant, notes } = who;
     let taken = app.places.take(tenant, wanted.len())?;
-    if let Some(keys) = &app.keys {
-        keys.admit(tenant).map_err(Refusal::too_much)?;
-    }
+    // A prompt is read once for all its choices.
+    let most = |(i, w): (usize, &Wanted)| {
+        u64::from(w.request.max_tokens) + if i % each == 0 { w.request.prompt.len() as u64 } else { 0 }
+    };
+    let most: Vec<u64> = wanted.iter().enumerate().map(most).collect();
+    let admit = |keys: &Arc<Keys>| keys.admit(tenant, &most).map_err(Refusal::too_much);
+    let reserved = app.keys.as_ref().map(admit).transpose()?.unwrap_or_default();
+    let mut reserved = reserved.into_iter();
     notes.asked(&wanted.iter().map(|w| w.request.prompt.len()).collect::<Vec<_>>(), each);
     let (to, from) = unbounded_channel();
     let choices = wanted.len();
     let cancel = Cancel(Arc::default());
     for (choice, Wanted { request, .. }) in wanted.into_iter().enumerate() {
         // Not the app: what the engine holds must not hold the engine.
-        let (to, keys, instruments, watch) =
-            (to.clone(), app.keys.clone(), loaded.instruments.clone(), Stopwatch::start());
+        let (to, reserved, instruments, watch) =
+            (to.clone(), reserved.next(), loaded.instruments.clone(), Stopwatch::start());
         let sink = Arc::new(move |event: Result<Event>| {
             if let Ok(event) = &event {
                 watch.hear(event, &instruments);
-                if let (Event::Finished(end), Some(keys)) = (event, &keys) {
+                if let (Event::Finished(end), Some(reserved)) = (event, &reserved) {
                     let Usage { read_tokens, generated_tokens, .. } = end.usage;
-                    keys.charge(tenant, u64::from(read_tokens) + u64::from(generated_tokens));
+                    reserved.used(u64::from(read_tokens) + u64::from(generated_tokens));
                 }
             }
             to.send((choice, event)).is_ok()

@@ -58,7 +58,8 @@ impl Cut {
 /// A model that is ready.
 pub struct Loaded {
     pub engine: Engine,
-    pub chat: Option<ChatFormat>,
+    /// Of its template, if it has one; or what is wrong with that.
+    chat: Result<Option<ChatFormat>, String>,
     /// What the model may be called; answers bear the first.
     pub names: Vec<String>,
     pub instruments: Arc<Instruments>,
@@ -87,18 +88,17 @@ impl App {
         })
     }
 
-    /// The model is ready.
-    ///
-    /// # Errors
-    /// `Invalid` for a chat template that does not compile.
-    pub fn set(&self, engine: Engine) -> Result<()> {
-        let chat = ChatFormat::new(&engine)?;
+    /// The model is ready. One whose chat template does not compile completes texts.
+    pub fn set(&self, engine: Engine) {
+        let chat = ChatFormat::new(&engine).map_err(|e| e.to_string());
+        if let Err(problem) = &chat {
+            tracing::warn!("conversations will be refused: {problem}");
+        }
         let names = names(&self.options.aliases, engine.info().name.as_deref(), &engine.info().file);
         // Set once, by the thread that runs the server.
         let instruments = Instruments::new(&self.metrics, names.first().map_or("", String::as_str));
         let instruments = Arc::new(instruments);
         let _ = self.loaded.set(Loaded { engine, chat, names, instruments, created: now() });
-        Ok(())
     }
 
     pub fn engine(&self) -> Option<&Engine> {
@@ -177,6 +177,14 @@ impl Loaded {
         }
     }
 
+    /// How conversations become prompts, if the model has a template for that.
+    ///
+    /// # Errors
+    /// `Invalid` when it does not compile.
+    pub fn chat(&self) -> Result<Option<&ChatFormat>> {
+        self.chat.as_ref().map(Option::as_ref).map_err(|problem| Error::Invalid(problem.clone()))
+    }
+
     pub fn name(&self) -> &str {
         self.names.first().map_or("model", String::as_str)
     }
@@ -185,13 +193,15 @@ impl Loaded {
 /// Which request goes where. Whether only this machine reaches it is `local`.
 pub fn router(app: Arc<App>, local: bool) -> Router {
     let own_port = app.options.metrics.is_some();
-    let keyed = some(|who| who == Who::Keyed).layer(middleware::from_fn_with_state(app.clone(), guard::keys));
-    whole(keyed.merge(some(|who| who != Who::Keyed && who.is_here(own_port))), app, local)
+    let some_here = |keyed: bool| some(|who| who.keyed() == keyed && who.is_here(own_port));
+    let keyed = some_here(true).layer(middleware::from_fn_with_state(app.clone(), guard::keys));
+    let open = app.keys.is_none();
+    whole(keyed.merge(some_here(false)), app, guard::Origin { local, open })
 }
 
 /// What a port of its own has for those who watch the server.
 pub fn watching(app: Arc<App>, local: bool) -> Router {
-    whole(some(Who::watches), app, local)
+    whole(some(Who::watches), app, guard::Origin { local, open: true })
 }
 
 /// Some of the endpoints.
@@ -201,11 +211,11 @@ fn some(which: impl Fn(Who) -> bool) -> Router<Arc<App>> {
 }
 
 /// With what holds for every request.
-fn whole(routes: Router<Arc<App>>, app: Arc<App>, local: bool) -> Router {
+fn whole(routes: Router<Arc<App>>, app: Arc<App>, from: guard::Origin) -> Router {
     let unknown = |uri: axum::http::Uri| async move { Refusal::no_path(uri.path()) };
     let method = |uri: axum::http::Uri, m: axum::http::Method| async move { Refusal::no_method(uri.path(), &m) };
     let routes = routes.fallback(unknown).method_not_allowed_fallback(method);
-    routes.layer(middleware::from_fn_with_state((app.clone(), local), guard::every)).with_state(app)
+    routes.layer(middleware::from_fn_with_state((app.clone(), from), guard::every)).with_state(app)
 }
 
 /// What is wrong with a request as the library says it.

@@ -5,7 +5,7 @@
 
 use super::Options;
 use super::refusal::{RETRY, STATUSES};
-use super::routes::{ROUTES, Reply, Route, Who};
+use super::routes::{ROUTES, Reply, Route};
 use crate::openai::replies;
 use crate::openai::schema::Schemas;
 use crate::openai::shape::Object;
@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 
 /// What holds for all endpoints.
 const ABOUT: &str = "OpenAI's API over one model. A field that is not known is refused, and so is one that asks for \
-    what air cannot do; `null` is as good as left out. An unknown path gets 404, another method 405, a head that is too \
-    large 431 and one that comes too slowly 408.";
+    what air cannot do; `null` is as good as left out. An unknown path gets 404, another method 405, and a head that is too \
+    large 431.";
 /// Of a stream.
 const STREAM: &str = "The answer; where a stream is wanted, events whose data are its chunks. The last event's data are \
     `[DONE]`, or an error.";
@@ -43,7 +43,7 @@ pub fn document(options: &Options) -> Value {
 }
 
 fn operation(route: &Route, keys: bool, schemas: &mut Schemas) -> Value {
-    let keyed = route.who == Who::Keyed && keys;
+    let keyed = route.who.keyed() && keys;
     let mut operation = json!({ "operationId": route.id, "summary": route.about });
     if keyed {
         operation["security"] = json!([{ "key": [] }]);
@@ -80,10 +80,10 @@ fn refusal(status: u16, about: &str, error: &Value) -> Value {
 /// Whether a route may refuse with a status.
 fn may_come(route: &Route, keyed: bool, status: u16) -> bool {
     match status {
-        // Another site's page; a bug.
-        403 | 500 => true,
+        // No host, or two; another site's page; a bug.
+        400 | 403 | 500 => true,
         401 => keyed,
-        400 | 408 | 413 | 503 if route.body.is_some() => true,
+        408 | 413 | 503 if route.body.is_some() => true,
         other => route.refusals.contains(&other),
     }
 }

@@ -4,17 +4,26 @@ use super::access::{Line, Notes};
 use super::app::App;
 use super::refusal::Refusal;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+/// Who can send requests here.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// Only this machine.
+    pub local: bool,
+    /// Also who has no key. Whoever has one may come by any name: a browser gives none to other sites' pages.
+    pub open: bool,
+}
+
 /// Every response says which request it answers, as the log does, and a panic ends its own request only.
-pub async fn every(State((app, local)): State<(Arc<App>, bool)>, mut request: Request, next: Next) -> Response {
+pub async fn every(State((app, from)): State<(Arc<App>, Origin)>, mut request: Request, next: Next) -> Response {
     let line = Line::begin(app, &mut request);
-    let response = match place(local, request.headers()) {
+    let response = match place(from, &request) {
         Err(refusal) => refusal.into_response(),
         Ok(()) => AssertUnwindSafe(next.run(request))
             .catch_unwind()
@@ -26,28 +35,41 @@ pub async fn every(State((app, local)): State<(Arc<App>, bool)>, mut request: Re
 
 /// A page of another site must not speak through a browser to a server that only this machine should reach: neither by
 /// a name that it has pointed here (DNS rebinding) nor by a script.
-fn place(local: bool, headers: &HeaderMap) -> Result<(), Refusal> {
-    let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
-    let host = text(header::HOST);
-    if local && host.is_some_and(|host| !is_local(host)) {
-        return Err(Refusal::forbidden("Host is not this machine: the server listens on the loopback address only"));
+///
+/// # Errors
+/// 400 for a request that does not say where it goes (RFC 9112, 3.2), 403 for those.
+fn place(from: Origin, request: &Request) -> Result<(), Refusal> {
+    let Origin { local, open } = from;
+    let headers = request.headers();
+    let said = |name| headers.get_all(name).iter().map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
+    let mut hosts = said(header::HOST);
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() || (first.is_none() && request.version() == Version::HTTP_11) {
+        return Err(Refusal::invalid("a request has one Host header, which says where it goes"));
     }
-    if let Some(origin) = text(header::ORIGIN) {
-        let from = origin.split_once("://").map_or(origin, |(_, from)| from);
-        if host != Some(from) {
-            return Err(Refusal::forbidden("Origin is another site's, which may not ask here"));
-        }
+    // The target of a request counts where it has a host.
+    let host = request.uri().authority().map(|a| a.as_str()).or(first);
+    if local && open && host.is_some_and(|host| !is_local(host)) {
+        let problem = "Host is not this machine: the server listens on the loopback address only; behind a proxy, give it \
+            keys (--api-key-file)";
+        return Err(Refusal::forbidden(problem));
+    }
+    let mut origins = said(header::ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, from)| from));
+    if open && origins.any(|from| host != Some(from)) {
+        return Err(Refusal::forbidden("Origin is another site's, which may not ask here without a key"));
     }
     Ok(())
 }
 
 /// Whether a host, with or without a port, is this machine by a name that nobody else gives out.
 fn is_local(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or("", |(name, _)| name),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or(("", "")),
+        None => host.split_at(host.rfind(':').unwrap_or(host.len())),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let port = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
+    let local = |ip: std::net::IpAddr| ip.to_canonical().is_loopback();
+    port && (name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(local))
 }
 
 /// Who asks; 0 is anybody. And what is noted of it.
@@ -84,11 +106,23 @@ mod tests {
 
     #[test]
     fn local_names_are_those_that_nobody_else_gives_out() {
-        for host in ["localhost", "LocalHost:8080", "127.0.0.1:1", "127.1.2.3", "[::1]:8080", "[::1]"] {
+        for host in
+            ["localhost", "LocalHost:8080", "127.0.0.1:1", "127.1.2.3", "[::1]:8080", "[::1]", "[::ffff:127.0.0.1]"]
+        {
             assert!(is_local(host), "{host}");
         }
-        for host in ["example.com", "localhost.example.com", "10.0.0.1:80", "[::2]:1", "", "[", "127.0.0.1.example.com"]
-        {
+        for host in [
+            "example.com",
+            "localhost.example.com",
+            "10.0.0.1:80",
+            "[::2]:1",
+            "",
+            "[",
+            "127.0.0.1.example.com",
+            "[::1]evil.com",
+            "127.0.0.1:evil",
+            "::1",
+        ] {
             assert!(!is_local(host), "{host}");
         }
     }

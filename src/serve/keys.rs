@@ -1,9 +1,9 @@
 //! Who may ask: keys from a file.
 //!
 //! A line holds a key, or `sha256:` and the hexadecimal SHA-256 of one, so that the file need not hold what it guards.
-//! Behind it may stand what the key may ask for in a minute, `rpm=` requests and `tpm=` tokens; anything else there is
-//! for people, as are lines that begin with `#`. Only the hashes are kept. A key is compared by its hash with all of
-//! them, each in the same time whatever it holds.
+//! Behind it may stand what the key may ask for in a minute, `rpm=` answers and `tpm=` tokens; anything else there is
+//! for people, as are lines that begin with `#`, unless it looks like a limit that is misspelt. Only the hashes are kept.
+//! A key is compared by its hash with all of them, each in the same time whatever it holds.
 //!
 //! A file that has changed is read again, within a second or when that is asked for; one that cannot be read leaves the
 //! keys as they were. The log says which. No request waits for it.
@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 const WHAT: &str = "keys";
@@ -91,22 +92,41 @@ impl Keys {
         }
     }
 
-    /// Admits a request of a tenant.
+    /// Admits a request of a tenant, with the most tokens of each of its choices; what they do not need comes back.
     ///
     /// # Errors
     /// How long it must wait.
-    pub fn admit(&self, who: u64) -> Result<(), Duration> {
+    pub fn admit(self: &Arc<Self>, who: u64, most: &[u64]) -> Result<Vec<Reserved>, Duration> {
         let mut state = self.state();
         let now = Instant::now();
         let State { known, left, .. } = &mut *state;
         let limits = known.iter().find(|(hash, _)| tenant(hash) == who).map_or(Limits::default(), |k| k.1);
-        left.entry(who).or_insert_with(|| Allowance::new(limits, now)).admit(now)
+        left.entry(who).or_insert_with(|| Allowance::new(limits, now)).admit(now, most.iter().sum())?;
+        let reserve = |&tokens| Reserved { keys: self.clone(), who, tokens, used: 0.into() };
+        Ok(most.iter().map(reserve).collect())
     }
+}
 
-    /// Tokens were computed for a tenant.
-    pub fn charge(&self, who: u64, tokens: u64) {
-        if let Some(left) = self.state().left.get_mut(&who) {
-            left.charge(tokens, Instant::now());
+/// Tokens that a choice may need, of its tenant's; what it has not used comes back when it is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    keys: Arc<Keys>,
+    who: u64,
+    tokens: u64,
+    used: AtomicU64,
+}
+
+impl Reserved {
+    /// So many were computed.
+    pub fn used(&self, tokens: u64) {
+        self.used.store(tokens, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(left) = self.keys.state().left.get_mut(&self.who) {
+            left.settle(self.tokens, self.used.load(Ordering::Relaxed), Instant::now());
         }
     }
 }
@@ -130,7 +150,12 @@ fn parse(path: &Path, text: &str) -> Result<Vec<(Hash, Limits)>> {
         let both = key.and_then(|hash| Ok((hash, limits(words)?)));
         both.map_err(|problem| Error::Invalid(format!("{file}: line {n}: {problem}")))
     });
-    let hashes = hashes.collect::<Result<Vec<_>>>()?;
+    let hashes: Vec<(Hash, Limits)> = hashes.collect::<Result<_>>()?;
+    let again = (0..hashes.len()).find(|&i| hashes[..i].iter().any(|(hash, _)| *hash == hashes[i].0));
+    if let Some(i) = again {
+        // Which limits would hold nobody could tell.
+        return Err(Error::Invalid(format!("{file}: key {} of the file stands there twice", i + 1)));
+    }
     match hashes.is_empty() {
         true => Err(Error::Invalid(format!("{file} has no key: write one a line"))),
         false => Ok(hashes),
@@ -144,6 +169,9 @@ fn limits<'a>(words: impl Iterator<Item = &'a str>) -> Result<Limits, String> {
         let (limit, number) = match word.split_once('=') {
             Some(("rpm", n)) => (&mut limits.requests, n),
             Some(("tpm", n)) => (&mut limits.tokens, n),
+            _ if ["rpm", "tpm"].iter().any(|limit| word.to_ascii_lowercase().contains(limit)) => {
+                return Err(format!("`{word}` is no limit; write rpm=N or tpm=N, without spaces"));
+            }
             _ => continue,
         };
         *limit = Some(number.parse().map_err(|_| format!("`{word}` needs a whole number"))?);
@@ -195,13 +223,16 @@ mod tests {
     #[test]
     fn each_key_has_its_own_limits() {
         let path = file("limits", "alice-key name=alice rpm=2\nbob-s-key tpm=1000 rpm=3\nfree-key\n");
-        let keys = Keys::open(&path).unwrap();
+        let keys = Arc::new(Keys::open(&path).unwrap());
         let who = |key: &str| keys.accept(key.as_bytes()).unwrap();
-        let admitted = |key: &str| (0..9).filter(|_| keys.admit(who(key)).is_ok()).count();
+        let admitted = |key: &str| (0..9).filter(|_| keys.admit(who(key), &[1]).is_ok()).count();
         assert_eq!((admitted("alice-key"), admitted("free-key")), (2, 9));
-        assert!(keys.admit(who("bob-s-key")).is_ok());
-        keys.charge(who("bob-s-key"), 5000);
-        assert!(keys.admit(who("bob-s-key")).unwrap_err() > Duration::from_secs(200));
+        let some = keys.admit(who("bob-s-key"), &[400, 400]).unwrap();
+        some[1].used(5000);
+        // Two of these fit beside each other, a third does not.
+        assert!(keys.admit(who("bob-s-key"), &[400]).is_err());
+        drop(some);
+        assert!(keys.admit(who("bob-s-key"), &[1]).unwrap_err() > Duration::from_secs(200));
         std::fs::remove_file(path).unwrap();
     }
 
@@ -211,6 +242,10 @@ mod tests {
             ("empty", "# nothing\n", "has no key"),
             ("short", "abc", "line 1: the key has 3"),
             ("limit", "long-enough x rpm=-1", "line 1: `rpm=-1` needs"),
+            ("misspelt", "long-enough RPM=1", "line 1: `RPM=1` is no limit"),
+            ("apart", "long-enough rpm = 1", "line 1: `rpm` is no limit"),
+            ("quoted", "long-enough \"tpm=1\"", "is no limit; write rpm=N"),
+            ("twice", "long-enough rpm=1\nanother-key\nlong-enough rpm=2", "key 3 of the file stands there twice"),
         ] {
             let path = file(name, text);
             let e = Keys::open(&path).unwrap_err().to_string();

@@ -1,8 +1,9 @@
 //! How much each key may ask for: requests and tokens per minute.
 //!
 //! A bucket for each, as large as a minute's allowance and filled evenly. A request takes one from the first when it
-//! comes; its tokens, of prompt and answer, are taken from the second when they are known, which may leave a debt: until
-//! that is filled up nothing more is admitted. The clock is told, so that tests need not wait.
+//! comes, and from the second as many tokens as its prompt has and its answer may have; what it did not need comes back at
+//! its end. One that may need more than a minute's tokens is admitted when the bucket is full, and leaves a debt. The
+//! clock is told, so that tests need not wait.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ impl Bucket {
         self.at = now;
     }
 
-    /// How long until there is as much as this.
+    /// How long until there is as much as this; an hour at most, as others' answers may end before.
     fn wait(&self, wanted: f64) -> Option<Duration> {
         let missing = wanted - self.left;
         // At least a request a minute, or somebody who is never admitted would be told to come again.
@@ -54,33 +55,35 @@ impl Allowance {
         Allowance { requests: bucket(limits.requests), tokens: bucket(limits.tokens) }
     }
 
-    /// Admits a request.
+    /// Admits a request that may need so many tokens.
     ///
     /// # Errors
     /// How long it must wait; nothing was taken.
-    pub fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+    pub fn admit(&mut self, now: Instant, tokens: u64) -> Result<(), Duration> {
+        let mut both = [(&mut self.requests, 1.0), (&mut self.tokens, tokens as f64)];
         let mut wait = None;
-        for (bucket, wanted) in [(&mut self.requests, 1.0), (&mut self.tokens, 1.0)] {
+        for (bucket, wanted) in &mut both {
             if let Some(bucket) = bucket {
                 bucket.fill(now);
-                wait = wait.max(bucket.wait(wanted));
+                wait = wait.max(bucket.wait(wanted.min(bucket.size).max(1.0)));
             }
         }
-        match (wait, &mut self.requests) {
-            (Some(wait), _) => Err(wait),
-            (None, Some(bucket)) => {
-                bucket.left -= 1.0;
-                Ok(())
-            }
-            (None, None) => Ok(()),
+        if let Some(wait) = wait {
+            return Err(wait);
         }
+        for (bucket, wanted) in both {
+            if let Some(bucket) = bucket {
+                bucket.left -= wanted;
+            }
+        }
+        Ok(())
     }
 
-    /// Takes tokens that were computed.
-    pub fn charge(&mut self, tokens: u64, now: Instant) {
+    /// Of the tokens that a request might need, it has used so many.
+    pub fn settle(&mut self, reserved: u64, used: u64, now: Instant) {
         if let Some(bucket) = &mut self.tokens {
+            bucket.left += reserved as f64 - used as f64;
             bucket.fill(now);
-            bucket.left -= tokens as f64;
         }
     }
 }
@@ -97,34 +100,52 @@ mod tests {
     fn requests_come_back_evenly() {
         let t = Instant::now();
         let mut a = Allowance::new(Limits { requests: Some(6), tokens: None }, t);
-        assert!((0..6).all(|_| a.admit(t).is_ok()));
-        assert_eq!(a.admit(t), Err(Duration::from_secs(10)));
-        assert!(a.admit(after(t, 9.9)).is_err());
-        assert!(a.admit(after(t, 10.1)).is_ok());
-        assert!(a.admit(after(t, 10.2)).is_err());
+        assert!((0..6).all(|_| a.admit(t, 1).is_ok()));
+        assert_eq!(a.admit(t, 1), Err(Duration::from_secs(10)));
+        assert!(a.admit(after(t, 9.9), 1).is_err());
+        assert!(a.admit(after(t, 10.1), 1).is_ok());
+        assert!(a.admit(after(t, 10.2), 1).is_err());
         // Never more than a minute's, however long nothing came.
         let later = after(t, 1e6);
-        assert_eq!((0..9).filter(|_| a.admit(later).is_ok()).count(), 6);
+        assert_eq!((0..9).filter(|_| a.admit(later, 1).is_ok()).count(), 6);
     }
 
     #[test]
-    fn tokens_may_leave_a_debt_that_is_paid_before_anything_more() {
+    fn tokens_that_may_be_needed_are_taken_and_the_others_come_back() {
         let t = Instant::now();
         let mut a = Allowance::new(Limits { requests: None, tokens: Some(600) }, t);
-        assert!(a.admit(t).is_ok());
-        a.charge(900, t);
+        assert!(a.admit(t, 400).is_ok());
+        // 100 are missing, at ten a second.
+        assert_eq!(a.admit(t, 300), Err(Duration::from_secs(10)));
+        a.settle(400, 50, t);
+        assert!(a.admit(t, 300).is_ok());
+        a.settle(300, 0, t);
+        assert!(a.admit(t, 551).is_err() && a.admit(t, 550).is_ok());
+    }
+
+    #[test]
+    fn more_than_a_minutes_tokens_leave_a_debt_that_is_paid_before_anything_more() {
+        let t = Instant::now();
+        let mut a = Allowance::new(Limits { requests: None, tokens: Some(600) }, t);
+        assert!(a.admit(t, 900).is_ok());
         // 300 and one at ten a second.
-        assert_eq!(a.admit(t), Err(Duration::from_secs_f64(30.1)));
-        assert!(a.admit(after(t, 30.2)).is_ok());
+        assert_eq!(a.admit(t, 1), Err(Duration::from_secs_f64(30.1)));
+        a.settle(900, 800, t);
+        assert!(a.admit(after(t, 20.2), 1).is_ok());
+        // Never more than a minute's.
+        a.settle(1_000_000, 0, after(t, 21.0));
+        assert!(a.admit(after(t, 21.0), 600).is_ok() && a.admit(after(t, 21.0), 1).is_err());
+        let mut none = Allowance::new(Limits { requests: None, tokens: Some(0) }, t);
+        assert!(none.admit(after(t, 1e5), 0).is_err());
     }
 
     #[test]
     fn without_limits_all_is_admitted() {
         let t = Instant::now();
         let mut a = Allowance::new(Limits::default(), t);
-        a.charge(u64::MAX, t);
-        assert!((0..1000).all(|_| a.admit(t).is_ok()));
+        a.settle(0, u64::MAX, t);
+        assert!((0..1000).all(|_| a.admit(t, 1).is_ok()));
         let mut none = Allowance::new(Limits { requests: Some(0), tokens: None }, t);
-        assert!(none.admit(after(t, 1e5)).is_err());
+        assert!(none.admit(after(t, 1e5), 1).is_err());
     }
 }

@@ -25,7 +25,7 @@ const MAX_CONNECTIONS: u64 = 8192;
 const WATCHERS: usize = 32;
 /// Files that the process opens for other things.
 const OTHER_FILES: u64 = 128;
-/// Most bytes of the head of a request.
+/// Bytes that a connection reads ahead; a head that does not fit is refused with 431.
 const MAX_HEAD: usize = 64 << 10;
 /// How often measured times are counted, though nobody asks for them.
 const TIDY: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@
 //! for. A client that leaves drops its answer, and that cancels it.
 //!
 //! The socket is bound before the model is loaded, so that a port in use is known at once; until the model is ready, and
-//! while the server ends, requests are refused with 503. The first signal ends it politely: nothing new is taken, what
+//! while the server ends, requests are refused with 503, and new connections not taken. The first signal ends it politely: nothing new is taken, what
 //! runs may end within the grace period, the rest is cut off with an error that says so. The second ends it at once.
 //!
 //! It is safe by default: it listens on the loopback address only, asks for keys elsewhere, believes no other host's
@@ -55,7 +55,7 @@ pub struct Options {
     /// Host and port of `/metrics`, `/health` and `/ready`, which ask for no keys and speak no TLS; without it all are
     /// with the rest, behind its TLS.
     pub metrics: Option<(String, u16)>,
-    /// File of the keys of which each request must have one.
+    /// File of the keys of which requests must have one, but for those that ask for signs of life or the document.
     pub keys: Option<PathBuf>,
     /// Speak TLS with this certificate.
     pub tls: Option<TlsFiles>,
@@ -175,7 +175,7 @@ impl Server {
         let listening = Listening::start(&runtime, app.clone(), bound, watched)?;
         let engine = load()?;
         warm(&engine)?;
-        app.set(engine)?;
+        app.set(engine);
         app.engine().map_or(Ok(()), ready)?;
         let result = loop {
             match told() {

@@ -36,7 +36,7 @@ pub enum Who {
     Anybody,
     /// Anybody, also at the port of those who watch the server.
     Signs,
-    /// Anybody, at that port alone where there is one.
+    /// Anybody at that port, where there is one; else who has a key, as it says what others do.
     Figures,
 }
 
@@ -44,6 +44,11 @@ impl Who {
     /// Whether they may ask at the port of all others, where those who watch have their own or have not.
     pub fn is_here(self, own_port: bool) -> bool {
         self != Who::Figures || !own_port
+    }
+
+    /// Whether a key is needed at the port of all others, where the server asks for any.
+    pub fn keyed(self) -> bool {
+        matches!(self, Who::Keyed | Who::Figures)
     }
 
     /// Whether they may ask at the port of those who watch.

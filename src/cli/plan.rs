@@ -4,14 +4,16 @@
 //! or when the drive was probed. It is no promise: measured figures come from `air bench`.
 
 use super::bench::{Lengths, Limits, Work};
-use super::{human, model, output, synth};
-use crate::config::{Device, Size};
+use super::settings::Uses;
+use super::{human, model, output, serve, synth};
+use crate::config::{Device, Origin, Size};
 use crate::engine::{LoadOptions, ModelInfo, Outlook, cores, outlook};
 use crate::error::Result;
 use crate::format::Catalogue;
 use crate::hal::{Home, gpu_limits};
 use crate::plan::{Plan, Prediction, Rates, Traffic, Use};
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 
 /// Characters of the bar of all weights.
 const BAR: usize = 40;
@@ -37,7 +39,22 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    model: model::RunArgs<model::Running>,
+    model: model::RunArgs<Planning>,
+}
+
+static KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| [&model::KEYS[..], &["batch.max-num-seqs"]].concat());
+
+/// The settings of this command.
+struct Planning;
+
+impl Uses for Planning {
+    fn keys() -> &'static [&'static str] {
+        &KEYS
+    }
+
+    fn defaults() -> &'static [(&'static str, &'static str)] {
+        &[("batch.max-num-seqs", "one; with it, as air serve plans")]
+    }
 }
 
 /// Plans and prints.
@@ -48,7 +65,10 @@ pub fn run(args: Args) -> Result<()> {
         None => model::open(&settings)?,
     };
     let drive_rate = args.drive_rate;
-    let mut options = LoadOptions { drive_rate, ..model::options(&settings, args.model.how())? };
+    let how = args.model.how();
+    let of_server = settings.row("batch.max-num-seqs").origin != Origin::Default;
+    let options = if of_server { serve::load_options(&settings, how)? } else { model::options(&settings, how)? };
+    let mut options = LoadOptions { drive_rate, ..options };
     let another = drive_rate.is_some() || args.memory_rate.is_some();
     if another && options.device == Device::Auto {
         // This machine's GPU is not that one's.

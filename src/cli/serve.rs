@@ -1,6 +1,6 @@
 //! `air serve`: OpenAI's API over one model.
 
-use super::bench::Limits;
+use super::bench::{Limits, MEMORY_ROOM};
 use super::settings::Uses;
 use super::{human, interrupt, model, output, plan, sampling};
 use crate::config::{Device, Origin, Settings};
@@ -92,19 +92,10 @@ pub fn run(args: Args) -> Result<()> {
     log(&settings);
     interrupt::live_on_closed_pipe();
     interrupt::live_on_hangup()?;
-    let sequences = settings.number("batch.max-num-seqs").unwrap_or(SEQUENCES);
+    let sequences = sequences(&settings);
     let server = Server::bind(options(&args, &settings, sequences)?)?;
     let catalogue = model::open(&settings)?;
-    let context = settings.number("model.ctx-size").unwrap_or(u32::MAX);
-    let load_options = LoadOptions {
-        max_sequences: sequences,
-        state: StateSize::UpTo(sequences as u64 * POSITIONS.min(context.into())),
-        max_rows: ROWS,
-        // Prompts that are read aloud want all of theirs.
-        max_outputs: model::OUTPUTS,
-        prefix_cache: settings.number("batch.prefix-cache"),
-        ..model::options_of_server(&settings, args.model.how())?
-    };
+    let load_options = load_options(&settings, args.model.how())?;
     let at = server.url();
     output::note(format_args!("{at} answers when the model is loaded"));
     if let Some(at) = server.metrics_url() {
@@ -122,6 +113,27 @@ pub fn run(args: Args) -> Result<()> {
         model::load(&catalogue, &load_options)
     };
     server.run(load, ready, told)
+}
+
+fn sequences(settings: &Settings) -> usize {
+    settings.number("batch.max-num-seqs").unwrap_or(SEQUENCES)
+}
+
+/// How a server loads a model.
+///
+/// # Errors
+/// `Invalid` for a format of the context that does not exist.
+pub fn load_options(settings: &Settings, how: model::How) -> Result<LoadOptions> {
+    let (context, sequences) = (settings.number("model.ctx-size").unwrap_or(u32::MAX), sequences(settings));
+    Ok(LoadOptions {
+        max_sequences: sequences,
+        state: StateSize::UpTo(sequences as u64 * POSITIONS.min(context.into())),
+        max_rows: ROWS,
+        // Prompts that are read aloud want all of theirs.
+        max_outputs: model::OUTPUTS,
+        prefix_cache: settings.number("batch.prefix-cache"),
+        ..model::options_of_server(settings, how)?
+    })
 }
 
 /// What signals say.
@@ -191,24 +203,30 @@ fn memory_rate(catalogue: &Catalogue, options: &LoadOptions) -> Option<f64> {
     let worth = weights >= SMALL && matches!(options.device, Device::Auto | Device::Cpu);
     let free = available_memory();
     let room = options.ram_budget.map_or(free, |size| size.of(free).min(free));
-    worth.then(|| Limits::quick(threads, room).best_memory()).flatten()
+    // In less the drive is what binds.
+    (worth && room >= MEMORY_ROOM).then(|| Limits::quick(threads, room).best_memory()).flatten()
 }
 
 /// What was loaded, and how fast it can be, for whoever started the server.
 fn about(engine: &Engine, sequences: usize, memory_rate: Option<f64>) {
     let info = engine.info();
     let name = info.name.as_deref().unwrap_or(&info.file);
+    let share = if sequences == 1 { "sequence has" } else { "sequences share" };
     output::note(format_args!(
-        "{name}: {} of weights, loaded in {:.1} s; {sequences} sequences share {} positions, the context has {}",
+        "{name}: {} of weights, loaded in {:.1} s; {sequences} {share} {} positions in {}, the context has {}",
         human::bytes(info.weight_bytes),
         info.load_time.as_secs_f64(),
         human::thousands(info.state_positions.into()),
+        human::bytes(info.residence.plan.needs.state),
         human::thousands(info.context.into()),
     ));
+    if sequences > 1 && info.residence.plan.brings() {
+        output::note("fewer sequences (--max-num-seqs) leave more memory to weights");
+    }
     if let Some(p) = plan::at_best(info, memory_rate) {
         let (rate, by) = (1.0 / p.seconds, p.bound.words());
         output::note(format_args!(
-            "predicted: at most {rate:.2} tok/s for one answer, by the {by} (air plan says more)"
+            "predicted: at most {rate:.2} tok/s for one answer, by the {by} (air plan --max-num-seqs {sequences} says more)"
         ));
     }
 }

@@ -274,7 +274,14 @@ impl Residence {
                  the drive in each pass",
                 mb(plan.hosted())
             ),
-            false => format!("; {kept} of {all} MB of weights in memory, {streamed} MB streamed in each pass{experts}"),
+            false => {
+                // Of an embedding a pass needs one row a token.
+                let rows = match mb(plan.away() - plan.streamed()) {
+                    rows if rows > 0 && plan.cache.experts.is_empty() => format!(", {rows} MB read row by row"),
+                    _ => String::new(),
+                };
+                format!("; {kept} of {all} MB of weights in memory, {streamed} MB streamed in each pass{rows}{experts}")
+            }
         }
     }
 }

@@ -32,6 +32,9 @@ pub struct Limits {
 /// What no kernel of air shows alone.
 const UNMEASURED: &str = "peaks of int8 and float16 in the tensor cores";
 
+/// Bytes of memory that measuring its bandwidth takes.
+pub const MEMORY_ROOM: u64 = probe::WORKING_SET as u64 / 4 * 5;
+
 impl Limits {
     /// The memory alone, with the threads that run the model, in so many bytes of it.
     pub fn quick(threads: usize, room: u64) -> Limits {
@@ -161,10 +164,10 @@ fn cache() -> Option<u64> {
 
 /// Bytes per second of each number of threads, unless too little memory is left to find out.
 fn memory(threads: &[usize], left: u64) -> Vec<(usize, f64)> {
-    let need = probe::WORKING_SET as u64 / 4 * 5;
-    let measured = match left >= need {
-        true => probe::read_bandwidth(threads),
-        false => Err(Error::Limit(format!("{} are needed, {} are left", human::bytes(need), human::bytes(left)))),
+    let (need, left) = (human::bytes(MEMORY_ROOM), Some(left).filter(|&left| left < MEMORY_ROOM).map(human::bytes));
+    let measured = match left {
+        None => probe::read_bandwidth(threads),
+        Some(left) => Err(Error::Limit(format!("that takes {need}, and {left} are left"))),
     };
     let rates = told("memory's bandwidth", measured).unwrap_or_default();
     threads.iter().copied().zip(rates).collect()

@@ -17,7 +17,7 @@ use crate::engine::{LoadOptions, ModelInfo, available_memory, cores, load};
 use crate::error::{Error, Result};
 use crate::format::gguf;
 use kernels::Table;
-pub use limits::Limits;
+pub use limits::{Limits, MEMORY_ROOM};
 use report::Report;
 pub use runs::Lengths;
 use runs::{Bench, Run};

@@ -170,6 +170,17 @@ fn a_model_without_a_template_answers_texts_only() {
 }
 
 #[test]
+fn an_answer_that_had_no_time_is_an_error_and_no_empty_text() {
+    let input = completion("late", json!({ "prompt": "abc", "max_tokens": 2, "timeout": 0 }))
+        + &completion("soon", json!({ "prompt": "abc", "max_tokens": 2, "timeout": 3600 }));
+    let (input, output) = (temp_file("in.jsonl", &input), Temp::new("out.jsonl"));
+    let o = run(&["batch", &input, &output]);
+    assert!(o.status.success(), "{}", err(&o));
+    let failed = errors(&output);
+    assert!(failed.len() == 1 && failed["late"].contains("(`timeout`) was over"), "{failed:?}");
+}
+
+#[test]
 fn inputs_and_outputs_that_cannot_be_are_refused_before_anything_runs() {
     let (input, output) = (temp_file("in.jsonl", &(greedy(1) + &greedy(2))), Temp::new("out.jsonl"));
     let refused = |input: &str, output: &str, want: &str| {

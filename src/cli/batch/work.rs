@@ -3,7 +3,7 @@
 use super::input::{Index, Line, Lines};
 use super::journal::Journal;
 use crate::cli::interrupt::Interrupt;
-use crate::engine::{ChatFormat, Engine, Event, Request};
+use crate::engine::{ChatFormat, Engine, Event, FinishReason, Request};
 use crate::error::{Error, Result};
 use crate::openai::{self, Answer, Ask, Tokens, new_id};
 use crate::sample::Params;
@@ -60,6 +60,16 @@ struct Running {
     answer: Answer,
 }
 
+/// An answer that has no token when its time is over is none.
+fn in_time(event: Event) -> Result<Event> {
+    match event {
+        Event::Finished(end) if end.reason == FinishReason::TimeLimit && end.usage.generated_tokens == 0 => {
+            Err(Error::Busy("no token was generated before its time (`timeout`) was over; give it more".into()))
+        }
+        event => Ok(event),
+    }
+}
+
 impl Work<'_> {
     /// Answers every request of the input that is not `done`.
     ///
@@ -100,7 +110,7 @@ impl Work<'_> {
             }
             ctrl_c.check()?;
             let Some((number, event)) = together.next_within(PATIENCE)? else { continue };
-            match event {
+            match event.and_then(in_time) {
                 Ok(event) => {
                     heard += u64::from(matches!(event, Event::Token(_)));
                     if shown.elapsed() > PATIENCE {

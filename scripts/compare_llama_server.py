@@ -19,6 +19,7 @@ The parts are in scripts/compare: `servers` the two and the client, `programs` w
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import statistics
@@ -87,10 +88,12 @@ def best_setting(args, model):
     tried = {}
     for name, flags in SETTINGS.items():
         server = servers.llama(model, args.threads, args.streams, CONTEXT, flags)
-        servers.together(server.address, prompts("warm", args.streams), 4)
-        trials = [prompts(f"trial {i}", args.streams) for i in range(2)]
-        tried[name] = max(servers.together(server.address, trial, 24)["tps"] for trial in trials)
-        server.close()
+        try:
+            servers.together(server.address, prompts("warm", args.streams), 4)
+            trials = [prompts(f"trial {i}", args.streams) for i in range(2)]
+            tried[name] = max(servers.together(server.address, trial, 24)["tps"] for trial in trials)
+        finally:
+            server.close()
         log(f"llama.cpp, {name}: {tried[name]:.1f} tok/s")
     return max(tried, key=tried.get), tried
 
@@ -192,13 +195,12 @@ def main():
     if about["load_before"] > 0.3 * about["cores"]:
         log(f"warning: other programs are running (load {about['load_before']:.1f}); they disturb the figures")
     setting, tried = best_setting(args, model)
-    ours = servers.air(args.air, model, args.threads, args.streams, CONTEXT)
-    theirs = servers.llama(model, args.threads, args.streams, CONTEXT, SETTINGS[setting])
-    try:
+    with contextlib.ExitStack() as running:
+        ours = servers.air(args.air, model, args.threads, args.streams, CONTEXT)
+        running.callback(ours.close)
+        theirs = servers.llama(model, args.threads, args.streams, CONTEXT, SETTINGS[setting])
+        running.callback(theirs.close)
         found = measure(args, ours, theirs)
-    finally:
-        ours.close()
-        theirs.close()
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": about,

@@ -1,14 +1,17 @@
 //! How many rows of prompts ride on a pass in which somebody generates.
 //!
 //! A pass costs what its weights cost to carry, and then so much for each row: who generates waits for the prompts of
-//! others. So prompts may at most double the pass, or take a tenth of a second where that is more. Both costs are
-//! measured on the passes themselves, so that it makes no difference where the weights come from: of a pass that waits for
-//! the drive a second, a second's worth of rows rides along. Only time depends on it, no bit does.
+//! others. So prompts may at most double the pass, or take a tenth of a second where that is more; a tile of rows always
+//! rides along, or a slow machine would never read them. Both costs are measured on the passes themselves, so that it
+//! makes no difference where the weights come from: of a pass that waits for the drive a second, a second's worth of rows
+//! rides along. Only time depends on it, no bit does.
 
 /// Seconds that prompts may take of a pass, however short it is without them.
 const LEAST: f64 = 0.1;
-/// Rows of prompts while nothing is known yet, and at least.
+/// Rows of prompts while nothing is known yet.
 const FEW: usize = 64;
+/// Rows of prompts at least: fewer cost almost as much as these.
+const TILE: usize = 16;
 /// Weight of a new measurement.
 const NEW: f64 = 0.3;
 
@@ -28,7 +31,7 @@ impl Pace {
         match prompts {
             0 => self.plain = blend(self.plain, seconds),
             // Fewer say little about the cost of one.
-            n if n >= FEW / 2 => {
+            n if n >= TILE => {
                 let row = (seconds - self.plain.unwrap_or(0.0)).max(0.0) / n as f64;
                 self.row = blend(self.row, row);
             }
@@ -43,7 +46,7 @@ impl Pace {
             Some(row) => {
                 let seconds = self.plain.unwrap_or(0.0).max(LEAST);
                 // Saturates where a row costs nothing that can be measured.
-                ((seconds / row) as usize).max(FEW)
+                ((seconds / row) as usize).max(TILE)
             }
         }
     }
@@ -71,7 +74,7 @@ mod tests {
         assert!((99..=101).contains(&pace.rows()), "{}", pace.rows());
         // A slow machine still gets on.
         pace.took(64, 100.0);
-        assert_eq!(pace.rows(), FEW);
+        assert_eq!(pace.rows(), TILE);
     }
 
     #[test]

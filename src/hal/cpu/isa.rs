@@ -9,6 +9,7 @@ use super::attention::{self, Part, Segment, Softmax, Tile};
 use super::interleave::{Step, interleave};
 use super::math;
 use super::matmul::{self, Bf16, F16, F32, FloatFormat, IntFormat, Room, Task, multiply_float, multiply_int};
+use super::read::read;
 use super::simd::Scalar;
 use crate::error::{Error, Result};
 use crate::quant::Kind;
@@ -101,6 +102,16 @@ impl Isa {
         Ok(isa)
     }
 
+    /// Reads memory with the set's vectors: all chunks of 256 bytes, and asks for lines that lie `ahead` bytes behind them,
+    /// if that is not 0. What comes back depends on every byte.
+    ///
+    /// # Panics
+    /// Where the set is not available.
+    pub fn read(self, bytes: &[u8], ahead: usize) -> u64 {
+        // SAFETY: `kernels` asserts that the processor has the set.
+        unsafe { (self.kernels().read)(bytes, ahead) }
+    }
+
     /// The set's kernels; `Isa::choose` said that it is available.
     pub(super) fn kernels(self) -> &'static Kernels {
         assert!(self.available(), "an unavailable instruction set was chosen");
@@ -150,6 +161,7 @@ pub struct Kernels {
     pub values: fn(Kind, usize) -> ValuesKernel,
     /// Adds a segment's sums to those of a number of queries.
     pub fold: unsafe fn(&Softmax, &mut Softmax, usize),
+    pub read: unsafe fn(&[u8], usize) -> u64,
 }
 
 /// The product of a format, out of the one for plain formats and the one for quantised ones.
@@ -242,6 +254,10 @@ macro_rules! kernels {
             unsafe fn fold(part: &Softmax, sums: &mut Softmax, queries: usize) {
                 attention::fold($token, part, sums, queries);
             }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn read_all(bytes: &[u8], ahead: usize) -> u64 {
+                read($token, bytes, ahead)
+            }
 
             fn scores_of<K: attention::KeyFormat>(queries: usize) -> ScoresKernel {
                 match queries {
@@ -267,6 +283,7 @@ macro_rules! kernels {
                 softmax,
                 tile: $most,
                 fold,
+                read: read_all,
                 scores: |kind, queries| match kind {
                     Kind::F32 => scores_of::<attention::F32>(queries),
                     Kind::F16 => scores_of::<attention::F16>(queries),

@@ -21,6 +21,7 @@ mod matmul;
 mod memory;
 mod pages;
 mod pool;
+mod read;
 mod rope;
 mod schedule;
 mod simd;

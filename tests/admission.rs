@@ -293,8 +293,10 @@ fn who_is_urgent_comes_first_of_one_s_own() {
 
 #[test]
 fn who_has_a_time_limit_gets_what_there_is_when_it_is_over() {
-    let e = endless(options(1, 4096));
-    let within = |ms| Request { time_limit: Some(std::time::Duration::from_millis(ms)), ..greedy(tokens(4, 1), 4000) };
+    // So much that no machine gets there in time.
+    let e = endless(options(1, 1 << 16));
+    let within =
+        |ms| Request { time_limit: Some(std::time::Duration::from_millis(ms)), ..greedy(tokens(4, 1), 65_000) };
     let mut long = e.submit(within(200)).unwrap();
     passes(&mut long, 1);
     // It waits, and never begins.
